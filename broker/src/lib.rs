@@ -1,0 +1,9 @@
+//! The shell of Millrace: everything that waits. Sockets, tasks, timers and sync threads live here; decisions do not.
+//!
+//! A request walks through one of the doors (`kafka`, `grpc`) into the hall (`service`), from there to the owner of a
+//! partition (`partition`) or of the metadata (`controller`), and back. `node` builds it all. The map is
+//! `broker/ARCHITECTURE.md`.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
