@@ -6,4 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod controller;
 pub mod machine;
+pub mod metadata;
+pub mod metadata_log;

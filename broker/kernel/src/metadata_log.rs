@@ -48,6 +48,8 @@ pub trait MetadataLog {
     /// entry being the first ever or a snapshot.
     fn next_committed(&mut self) -> Option<Committed>;
 
+    /// `Leader` only once everything that was committed before this leadership has been handed out: whoever decides
+    /// then decides on all there is.
     fn leadership(&self) -> Leadership;
 
     /// Entries below `index` are no longer needed: the entry at `index` is a committed snapshot.
