@@ -1,11 +1,12 @@
 //! The grammar of the Kafka protocol: which APIs and versions exist here, frames, headers, messages.
 //!
 //! Bytes in, values out, and back. Nothing here opens a socket, waits, or knows what a topic is; the Kafka door in the
-//! shell is the only caller. Produce and Fetch are written by hand.
-//! Decoders never panic and never allocate by a count that the bytes do not back.
+//! shell is the only caller. Produce and Fetch are written by hand, everything else comes from a crate that only `cold`
+//! names. Decoders never panic and never allocate by a count that the bytes do not back.
 
 #![forbid(unsafe_code)]
 
+pub mod cold;
 pub mod error_code;
 pub mod fetch;
 pub mod few;
