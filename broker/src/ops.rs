@@ -1,0 +1,5 @@
+//! Door 3, for those who run the broker: probes, metrics, logs. Never touches records or groups.
+
+pub(crate) mod health;
+pub(crate) mod http;
+pub mod telemetry;
