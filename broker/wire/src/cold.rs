@@ -1,5 +1,6 @@
-//! Every API but Produce and Fetch, by the crate kafka-protocol. This is the only file that names it: the shell's API
-//! handlers take message types from [`messages`] and codecs from here, so that the crate can be replaced in one place.
+//! Every API but Produce and Fetch, by the crate kafka-protocol. This is the only file that names it and the uuid crate
+//! in its messages: the shell's API handlers take message types from [`messages`] and codecs from here, so that the
+//! crate can be replaced in one place.
 //!
 //! The crate is bounded from outside: `cold/schema.rs` walks over each request before the crate sees it. And handlers
 //! know one shape per message: `cold/shape.rs` lifts old requests to the shape of the newest version and lowers
@@ -182,14 +183,14 @@ pub fn api_versions_unsupported(correlation_id: i32) -> BytesMut {
     encode_response(0, correlation_id, response).expect("one row fits every version")
 }
 
-/// A topic id as the message types want it: `topic.topic_id = topic_id(id)`.
-pub fn topic_id<T: From<u128>>(id: Uuid) -> T {
-    T::from(u128::from_be_bytes(id))
+/// A topic id as the message types want it.
+pub fn topic_id(id: Uuid) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(id)
 }
 
 /// The bytes of a topic id from a message.
-pub fn topic_id_bytes(id: impl Into<u128>) -> Uuid {
-    id.into().to_be_bytes()
+pub fn topic_id_bytes(id: uuid::Uuid) -> Uuid {
+    id.into_bytes()
 }
 
 impl From<StrBytes> for Text {

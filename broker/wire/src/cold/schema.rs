@@ -11,7 +11,7 @@ use crate::primitive::{DecodeError, Element, Reader};
 pub(super) struct Field {
     from: i16,
     to: i16,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
 /// What a field holds. Null is allowed everywhere: it costs nothing, and the codec knows where it is wrong.
@@ -24,9 +24,11 @@ pub(super) enum Kind {
     Bytes,
     Array(&'static Kind),
     Struct(&'static [Field]),
+    /// A value that is lifted to a new shape after decoding, which costs as many bytes once more.
+    Lifted(&'static Kind, usize),
 }
 
-use Kind::{Array, Bool, Bytes, String, Struct};
+use Kind::{Array, Bool, Bytes, Lifted, String, Struct};
 
 const I8: Kind = Kind::Fixed(1);
 const I16: Kind = Kind::Fixed(2);
@@ -127,13 +129,7 @@ const OFFSET_COMMIT: &[Field] = &[
 
 const OFFSET_FETCH: &[Field] = &[
     until(7, String), // group
-    until(
-        7,
-        Array(&Struct(&[
-            all(String),      // topic
-            all(Array(&I32)), // partitions
-        ])),
-    ),
+    until(7, Array(&Lifted(&NAME_AND_PARTITIONS, 96))),
     since(
         8,
         Array(&Struct(&[
@@ -149,6 +145,11 @@ const OFFSET_FETCH: &[Field] = &[
     ),
     since(7, Bool), // require stable
 ];
+
+const NAME_AND_PARTITIONS: Kind = Struct(&[
+    all(String),      // topic
+    all(Array(&I32)), // partitions
+]);
 
 const FIND_COORDINATOR: &[Field] = &[
     until(3, String),         // key
@@ -247,8 +248,8 @@ const DELETE_TOPICS: &[Field] = &[
             all(UUID),
         ])),
     ),
-    until(5, Array(&String)), // topics
-    all(I32),                 // timeout
+    until(5, Array(&Lifted(&String, 72))), // topics
+    all(I32),                              // timeout
 ];
 
 const DELETE_RECORDS: &[Field] = &[
@@ -312,10 +313,7 @@ const ALTER_CONFIGS: &[Field] = &[
     all(Bool), // validate only
 ];
 
-const DESCRIBE_LOG_DIRS: &[Field] = &[all(Array(&Struct(&[
-    all(String),      // topic
-    all(Array(&I32)), // partitions
-])))];
+const DESCRIBE_LOG_DIRS: &[Field] = &[all(Array(&NAME_AND_PARTITIONS))];
 
 const CREATE_PARTITIONS: &[Field] = &[
     all(Array(&Struct(&[
@@ -432,6 +430,7 @@ impl<W: Watch> Walk<'_, W> {
                 (0..count).try_for_each(|_| self.value(*element))
             }
             Struct(fields) => self.fields(fields),
+            Lifted(kind, _) => self.value(*kind),
         }
     }
 
@@ -455,7 +454,7 @@ impl<W: Watch> Walk<'_, W> {
 }
 
 impl Field {
-    fn is_in(&self, version: i16) -> bool {
+    pub(super) fn is_in(&self, version: i16) -> bool {
         (self.from..=self.to).contains(&version)
     }
 }
@@ -475,6 +474,7 @@ impl Kind {
                     fields.map(|field| field.kind.wire_bytes_min(version, flexible)).sum();
                 bytes + usize::from(flexible)
             }
+            Lifted(kind, _) => kind.wire_bytes_min(version, flexible),
         }
     }
 
@@ -492,6 +492,7 @@ impl Kind {
                 let bytes: usize = fields.iter().map(|field| field.kind.heap_bytes()).sum();
                 (bytes + TAGS_BYTES).next_multiple_of(align_of::<usize>())
             }
+            Lifted(kind, bytes) => kind.heap_bytes() + bytes,
         }
     }
 }

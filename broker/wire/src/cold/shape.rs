@@ -74,6 +74,8 @@ macro_rules! implement {
 }
 
 cold_apis!(implement);
+#[cfg(test)]
+pub(super) use cold_apis;
 
 /// The mask of a question that was not asked.
 const NO_OPERATIONS: i32 = i32::MIN;

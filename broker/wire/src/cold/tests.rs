@@ -1,3 +1,11 @@
+//! The crate is the oracle here: it reads what we write and writes what we read.
+
+mod counting;
+mod requests;
+mod responses;
+mod rich;
+mod sample;
+
 use bytes::{Buf, Bytes};
 use kafka_protocol::protocol::Decodable;
 
