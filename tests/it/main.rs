@@ -1,1 +1,4 @@
-//! it
+//! The integration binary: one module per subject, one link.
+
+mod generated;
+mod repository;

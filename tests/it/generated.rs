@@ -1,0 +1,68 @@
+//! Code that is generated and committed: proves it current, and with `UPDATE=1` makes it so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::repository::{files, root};
+
+/// Every contract that Rust is generated from, below `proto/`.
+const CONTRACTS: &[&str] = &["millrace/v1/produce.proto", "millrace/v1/consume.proto"];
+
+/// Compiles the contracts without protoc and returns each generated file's name with its text.
+fn generate() -> Vec<(String, String)> {
+    let descriptors = protox::compile(CONTRACTS, [root().join("proto")]).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".")
+        .out_dir(out.path())
+        .compile_fds(descriptors)
+        .unwrap();
+    let mut generated: Vec<_> = fs::read_dir(out.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect();
+    generated.sort();
+    generated
+}
+
+#[test]
+fn generated_code_is_current() {
+    let folder = root().join("proto/src/gen");
+    let generated = generate();
+    let mut committed: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    committed.sort();
+    if std::env::var_os("UPDATE").is_some() {
+        committed.iter().for_each(|path| fs::remove_file(path).unwrap());
+        generated.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+        return;
+    }
+    let expected: Vec<PathBuf> = generated.iter().map(|(name, _)| folder.join(name)).collect();
+    assert_eq!(committed, expected, "run UPDATE=1 cargo test -p millrace-tests generated");
+    for (path, (_, text)) in committed.iter().zip(&generated) {
+        assert_current(path, text);
+    }
+}
+
+fn assert_current(path: &Path, text: &str) {
+    let found = fs::read_to_string(path).unwrap();
+    let is_current = found == text;
+    assert!(
+        is_current,
+        "{} is old: UPDATE=1 cargo test -p millrace-tests generated",
+        path.display()
+    );
+}
+
+#[test]
+fn every_contract_is_generated_from() {
+    let contracts = files("proto/millrace");
+    let mut listed: Vec<_> = CONTRACTS.iter().map(|path| format!("proto/{path}")).collect();
+    listed.sort();
+    assert_eq!(contracts, listed);
+}
