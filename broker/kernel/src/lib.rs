@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod controller;
+pub mod group;
 pub mod machine;
 pub mod metadata;
 pub mod metadata_log;
