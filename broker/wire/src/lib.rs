@@ -7,6 +7,7 @@
 // The tests count allocations, and an allocator cannot be written without.
 #![cfg_attr(not(test), forbid(unsafe_code))]
 #![cfg_attr(test, deny(unsafe_code))]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod cold;
 pub mod error_code;
@@ -141,6 +142,7 @@ const KEYS: usize = 61;
 const ABSENT: u8 = u8::MAX;
 
 /// Key to position in [`TABLE`].
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const INDEX: [u8; KEYS] = {
     let mut index = [ABSENT; KEYS];
     let mut at = 0;

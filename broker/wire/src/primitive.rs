@@ -339,6 +339,10 @@ pub(crate) struct Element {
 /// The longest string of a version that is not flexible.
 const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
+fn cut(text: &str) -> &str {
+    text.split_at(text.floor_char_boundary(STRING_BYTES_MAX)).0
+}
+
 /// Where encoded words go: into a buffer, or into a mere sum. One function writes to both, so sizes computed up front
 /// cannot differ from what is written.
 pub(crate) trait Sink {
@@ -375,7 +379,7 @@ pub(crate) trait Sink {
 
     /// A text beyond 32 KiB is cut: names never are that long, and of a message the beginning says enough.
     fn string(&mut self, flexible: bool, text: Option<&str>) {
-        let text = text.map(|text| &text[..text.floor_char_boundary(STRING_BYTES_MAX)]);
+        let text = text.map(cut);
         if flexible {
             self.varint(text.map_or(0, |text| text.len() as u32 + 1));
         } else {
@@ -405,5 +409,107 @@ impl Sink for Size {
 impl Sink for BytesMut {
     fn put(&mut self, bytes: &[u8]) {
         self.put_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BYTE: Element = Element { wire_bytes_min: 1, heap_bytes: 1 };
+
+    #[test]
+    fn varints_beyond_32_bits_are_refused() {
+        let check = |bytes: &[u8], expected| assert_eq!(Reader::new(bytes).varint(), expected);
+        check(b"\xff\xff\xff\xff\x0f", Ok(u32::MAX));
+        check(b"\xff\xff\xff\xff\x10", Err(DecodeError::Varint { at: 0 }));
+        check(b"\xff\xff\xff\xff\xff\x01", Err(DecodeError::Varint { at: 0 }));
+        check(b"\x80\x00", Ok(0));
+        check(b"\x80", Err(DecodeError::Truncated { at: 1, needed: 1, left: 0 }));
+    }
+
+    #[test]
+    fn a_count_is_held_against_the_bytes_and_the_memory_it_would_take() {
+        let check = |bytes: &[u8], element, expected| {
+            assert_eq!(Reader::new(bytes).count(false, element), expected);
+        };
+        check(b"\0\0\0\x02ab", BYTE, Ok(Some(2)));
+        check(b"\xff\xff\xff\xff", BYTE, Ok(None));
+        check(b"\0\0\0\x03ab", BYTE, Err(DecodeError::Count { at: 0, count: 3, left: 2 }));
+        let wide = Element { wire_bytes_min: 2, heap_bytes: 1 };
+        check(b"\0\0\0\x02abc", wide, Err(DecodeError::Count { at: 0, count: 2, left: 3 }));
+        let nothing = Element { wire_bytes_min: 0, heap_bytes: 0 };
+        check(b"\0\0\0\x03ab", nothing, Err(DecodeError::Count { at: 0, count: 3, left: 2 }));
+        let heavy = Element { wire_bytes_min: 1, heap_bytes: HEAP_BYTES_FLOOR };
+        let limit = 6 * HEAP_FACTOR + HEAP_BYTES_FLOOR;
+        check(b"\0\0\0\x01ab", heavy, Ok(Some(1)));
+        check(b"\0\0\0\x02ab", heavy, Err(DecodeError::Heap { limit }));
+        check(b"\xff\xff\xff\xfe", BYTE, Err(DecodeError::Negative { at: 0, length: -2 }));
+    }
+
+    #[test]
+    fn more_tagged_fields_than_anyone_needs_are_refused() {
+        let tags = |count: u8| {
+            let mut bytes = vec![count];
+            (0..count).for_each(|tag| bytes.extend_from_slice(&[tag, 0]));
+            Reader::new(&bytes).skip_tags(true)
+        };
+        assert_eq!(tags(64), Ok(()));
+        assert_eq!(tags(65), Err(DecodeError::Tags { at: 0, count: 65 }));
+        let cut_short = Reader::new(b"\x01\x00\x05ab").skip_tags(true);
+        assert_eq!(cut_short, Err(DecodeError::Truncated { at: 3, needed: 5, left: 2 }));
+    }
+
+    #[test]
+    fn a_tagged_field_is_read_in_its_own_bounds() {
+        let mut reader = Reader::new(b"\x07\x02abrest");
+        let (tag, mut field) = reader.tag().unwrap();
+        assert_eq!((tag, field.take(2), field.left()), (7, Ok(&b"ab"[..]), 0));
+        assert_eq!(field.i8(), Err(DecodeError::Truncated { at: 4, needed: 1, left: 0 }));
+        assert_eq!(reader.take(4), Ok(&b"rest"[..]));
+    }
+
+    #[test]
+    fn a_text_is_utf8() {
+        let bytes = Bytes::from_static(b"\0\x02\xff\xfe");
+        let read = Reader::new(&bytes).text(&bytes, false);
+        assert_eq!(read, Err(DecodeError::NotUtf8 { at: 0 }));
+        let null = Bytes::from_static(b"\xff\xff");
+        assert_eq!(Reader::new(&null).string(&null, false), Ok(None));
+        assert_eq!(Reader::new(&null).text(&null, false), Err(DecodeError::Null { at: 0 }));
+    }
+
+    #[test]
+    fn a_text_too_long_for_its_length_field_is_cut_between_letters() {
+        let long = "é".repeat(20_000);
+        let mut out = BytesMut::new();
+        out.string(false, Some(&long));
+        assert_eq!(out.len(), 2 + 32_766);
+        assert_eq!(out[..2], 32_766_i16.to_be_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            number in any::<u32>(),
+            text in ".{0,200}",
+            flexible in any::<bool>(),
+            null in any::<bool>(),
+        ) {
+            let text = (!null).then(|| Text::from(text));
+            let mut out = BytesMut::new();
+            let mut size = Size::default();
+            out.varint(number);
+            size.varint(number);
+            out.string(flexible, text.as_deref());
+            size.string(flexible, text.as_deref());
+            prop_assert_eq!(size.0, out.len());
+            let bytes = out.freeze();
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.varint(), Ok(number));
+            prop_assert_eq!(reader.string(&bytes, flexible), Ok(text));
+            prop_assert_eq!(reader.left(), 0);
+        }
     }
 }

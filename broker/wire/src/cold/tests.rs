@@ -1,6 +1,7 @@
 //! The crate is the oracle here: it reads what we write and writes what we read.
 
 mod counting;
+mod hot;
 mod requests;
 mod responses;
 mod rich;
