@@ -29,6 +29,7 @@ const ENVIRONMENT_PREFIX: &str = "MILLRACE_";
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node_id: NodeId,
+    pub broker_rack: Option<String>,
     pub data_dir: PathBuf,
     pub kafka_listen: Address,
     /// What Kafka clients are told; `None` is the address that each connected to.
@@ -316,6 +317,7 @@ impl Config {
         let nowhere = Address { host: String::new(), port: 0 };
         Self {
             node_id: NodeId(0),
+            broker_rack: None,
             data_dir: PathBuf::new(),
             kafka_listen: nowhere.clone(),
             kafka_advertised: None,

@@ -75,6 +75,16 @@ pub const KEYS: &[Key] = &[
         apply: |config, text| unless_empty(text, || set_node_id(config, text)),
     },
     Key {
+        name: "broker.rack",
+        kind: Kind::String,
+        default: "",
+        doc: "Where this broker stands, told to clients that prefer near replicas.",
+        apply: |config, text| {
+            config.broker_rack = (!text.is_empty()).then(|| text.to_owned());
+            Ok(())
+        },
+    },
+    Key {
         name: "log.dir",
         kind: Kind::String,
         default: "./millrace-data",

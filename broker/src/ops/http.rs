@@ -32,15 +32,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the pages are made of.
 #[derive(Clone)]
-pub(crate) struct Ops {
-    pub(crate) health: Health,
-    pub(crate) metrics: Arc<Metrics>,
+struct Ops {
+    health: Health,
+    metrics: Arc<Metrics>,
 }
 
 /// Answers until shutdown, then until the last request under way is answered.
-pub(crate) async fn run(listener: TcpListener, ops: Ops, shutdown: Shutdown) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    answer(Bounded { listener, places, read_stall: READ_STALL }, ops, shutdown).await;
+    let listener = Bounded { listener, places, read_stall: READ_STALL };
+    answer(listener, Ops { health, metrics }, shutdown).await;
 }
 
 async fn answer(listener: Bounded, ops: Ops, shutdown: Shutdown) {
@@ -186,9 +192,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let health = Health::starting();
-        let ops = Ops { health: health.clone(), metrics: Arc::new(Metrics::new()) };
+        let metrics = Arc::new(Metrics::new());
         let (trigger, shutdown) = shutdown::channel();
-        let server = tokio::spawn(run(listener, ops, shutdown));
+        let server = tokio::spawn(serve(listener, health.clone(), metrics, shutdown));
 
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 503"));
