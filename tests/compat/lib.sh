@@ -29,5 +29,5 @@ has() { [ -e "$cache/have/$1" ]; }
 why_not() { cat "$cache/missing/$1" 2> /dev/null || echo "not set up: run tests/compat/setup"; }
 
 # JVM flags for short-lived tools on few cores.
-java_run() { local heap=${HEAP:-512M}; java -Xmx"$heap" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$java_classes:$KAFKA_HOME/libs/*" "$@" 2> >(grep -v SLF4J >&2); }
+java_run() { local -; set +x; local heap=${HEAP:-512M}; java -Xmx"$heap" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$java_classes:$KAFKA_HOME/libs/*" "$@" 2> >(grep -v SLF4J >&2); }
 kafka_tool() { local class=$1; shift; java_run "org.apache.kafka.tools.$class" "$@"; }
