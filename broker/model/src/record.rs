@@ -1,1 +1,563 @@
-//! record
+//! Records inside a batch: read them without copying, build a batch of them.
+//!
+//! ```text
+//! length            varint   bytes that follow
+//! attributes        i8       0
+//! timestamp delta   varlong  from the batch's base timestamp
+//! offset delta      varint   from the batch's base offset
+//! key               varint length (-1: null), bytes
+//! value             varint length (-1: null), bytes
+//! headers           varint count; each: varint key length, key; varint value length (-1: null), value
+//! ```
+//! Varints are zig-zag coded, as in Kafka's `DefaultRecord`. Header keys may repeat and need not be UTF-8: nothing here
+//! interprets them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::batch::{Attributes, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD, MAGIC};
+use crate::checksum::crc32c;
+use crate::compression::{self, Codec, DecompressError};
+use crate::ids::{ProducerEpoch, ProducerId};
+use crate::offset::{LeaderEpoch, Offset};
+
+/// One record; slices of the batch that it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub offset_delta: i32,
+    pub timestamp_delta: i64,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<Header>,
+}
+
+/// One header of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+/// Why the records of a batch cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecords {
+    #[error("record {index} ends before its fields do")]
+    Truncated { index: usize },
+    #[error("record {index} has a varint longer than its type")]
+    Varint { index: usize },
+    #[error("record {index} claims a length of {length}")]
+    Length { index: usize, length: i64 },
+    #[error("record {index} claims {count} headers")]
+    HeaderCount { index: usize, count: i64 },
+    #[error("record {index} is {left} bytes longer than its fields")]
+    Surplus { index: usize, left: usize },
+    #[error("{left} bytes follow the last of {count} records")]
+    Trailing { count: i32, left: usize },
+    #[error("codec {codec} is unknown")]
+    Codec { codec: u8 },
+    #[error(transparent)]
+    Compression(#[from] DecompressError),
+}
+
+/// The records of a batch, in order. `batch` is the whole batch, its CRC already checked by whoever cares.
+///
+/// # Errors
+/// When the batch is compressed and cannot be unpacked within `bytes_max`.
+pub fn records(
+    header: &BatchHeader,
+    batch: &Bytes,
+    bytes_max: usize,
+) -> Result<Records, InvalidRecords> {
+    let body = batch.slice(HEADER_BYTES.min(batch.len())..);
+    let number = header.attributes.codec();
+    let codec = Codec::from_number(number).ok_or(InvalidRecords::Codec { codec: number })?;
+    let body = match codec {
+        Codec::None => body,
+        codec => compression::decompress(codec, &body, bytes_max)?.into(),
+    };
+    Ok(Records { body, index: 0, count: header.record_count })
+}
+
+/// Iterates over the records of one batch. After an error it ends.
+#[derive(Clone, Debug)]
+pub struct Records {
+    body: Bytes,
+    index: usize,
+    count: i32,
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, InvalidRecords>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index as i64 >= i64::from(self.count) {
+            let left = self.body.len();
+            self.body.clear();
+            return (left > 0).then_some(Err(InvalidRecords::Trailing { count: self.count, left }));
+        }
+        let read = self.read_one();
+        self.index += 1;
+        if read.is_err() {
+            self.body.clear();
+            self.count = 0;
+        }
+        Some(read)
+    }
+}
+
+impl Records {
+    fn read_one(&mut self) -> Result<Record, InvalidRecords> {
+        let index = self.index;
+        let mut outer = Cursor { bytes: &self.body, at: 0, index };
+        let length = outer.length()?.ok_or(InvalidRecords::Length { index, length: -1 })?;
+        let start = outer.at;
+        let record = self.body.slice(start..start + length);
+        self.body = self.body.slice(start + length..);
+        let mut cursor = Cursor { bytes: &record, at: 0, index };
+        cursor.take(1)?; // attributes: unused
+        let timestamp_delta = cursor.varlong()?;
+        let offset_delta = cursor.varint()?;
+        let key = cursor.bytes_of(&record)?;
+        let value = cursor.bytes_of(&record)?;
+        let headers = cursor.headers(&record)?;
+        match record.len() - cursor.at {
+            0 => Ok(Record { offset_delta, timestamp_delta, key, value, headers }),
+            left => Err(InvalidRecords::Surplus { index, left }),
+        }
+    }
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    index: usize,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self, count: usize) -> Result<(), InvalidRecords> {
+        if self.bytes.len() - self.at < count {
+            return Err(InvalidRecords::Truncated { index: self.index });
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    fn varlong(&mut self) -> Result<i64, InvalidRecords> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte =
+                *self.bytes.get(self.at).ok_or(InvalidRecords::Truncated { index: self.index })?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        Err(InvalidRecords::Varint { index: self.index })
+    }
+
+    fn varint(&mut self) -> Result<i32, InvalidRecords> {
+        let index = self.index;
+        i32::try_from(self.varlong()?).map_err(|_| InvalidRecords::Varint { index })
+    }
+
+    /// A length that the bytes left can back; `None` for -1.
+    fn length(&mut self) -> Result<Option<usize>, InvalidRecords> {
+        let (index, length) = (self.index, self.varlong()?);
+        if length == -1 {
+            return Ok(None);
+        }
+        let length_claimed =
+            usize::try_from(length).map_err(|_| InvalidRecords::Length { index, length })?;
+        if length_claimed > self.bytes.len() - self.at {
+            return Err(InvalidRecords::Truncated { index });
+        }
+        Ok(Some(length_claimed))
+    }
+
+    fn bytes_of(&mut self, record: &Bytes) -> Result<Option<Bytes>, InvalidRecords> {
+        let Some(length) = self.length()? else { return Ok(None) };
+        let start = self.at;
+        self.take(length)?;
+        Ok(Some(record.slice(start..start + length)))
+    }
+
+    fn headers(&mut self, record: &Bytes) -> Result<Vec<Header>, InvalidRecords> {
+        let (index, count) = (self.index, self.varlong()?);
+        // A header takes at least two bytes, so the bytes left bound what is allocated.
+        let possible = (self.bytes.len() - self.at) / 2;
+        let count = usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= possible)
+            .ok_or(InvalidRecords::HeaderCount { index, count })?;
+        let mut headers = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = self.bytes_of(record)?.ok_or(InvalidRecords::Length { index, length: -1 })?;
+            headers.push(Header { key, value: self.bytes_of(record)? });
+        }
+        Ok(headers)
+    }
+}
+
+/// Why a batch's records are refused where a topic wants each looked at. `index` is the record's place in its batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedRecords {
+    #[error(transparent)]
+    Invalid(#[from] InvalidRecords),
+    #[error("record {index} has no key, which a compacted topic requires")]
+    NoKey { index: usize },
+    #[error("record {index} has offset delta {delta}")]
+    OffsetDelta { index: usize, delta: i32 },
+    #[error("the batch says its greatest timestamp is {claimed}, its records say {found}")]
+    MaxTimestamp { claimed: i64, found: i64 },
+    #[error("{found} records are in a batch that claims {claimed}")]
+    Count { claimed: i32, found: usize },
+}
+
+/// Checks every record of a batch: keys where they are required, offsets, count, greatest timestamp.
+///
+/// # Errors
+/// The first rule that a record breaks.
+pub fn validate_records(
+    header: &BatchHeader,
+    batch: &Bytes,
+    keys_required: bool,
+    bytes_max: usize,
+) -> Result<(), RefusedRecords> {
+    let mut found = 0;
+    let mut max_timestamp = i64::MIN;
+    for (index, record) in records(header, batch, bytes_max)?.enumerate() {
+        let record = record?;
+        if record.offset_delta as i64 != index as i64 {
+            return Err(RefusedRecords::OffsetDelta { index, delta: record.offset_delta });
+        }
+        if keys_required && record.key.is_none() {
+            return Err(RefusedRecords::NoKey { index });
+        }
+        max_timestamp =
+            max_timestamp.max(header.base_timestamp.wrapping_add(record.timestamp_delta));
+        found = index + 1;
+    }
+    if found as i64 != i64::from(header.record_count) {
+        return Err(RefusedRecords::Count { claimed: header.record_count, found });
+    }
+    if max_timestamp != header.max_timestamp {
+        let claimed = header.max_timestamp;
+        return Err(RefusedRecords::MaxTimestamp { claimed, found: max_timestamp });
+    }
+    Ok(())
+}
+
+/// The same records in another codec: every header field but codec, size and CRC stays.
+///
+/// # Errors
+/// When the batch cannot be unpacked within `bytes_max`.
+pub fn recompress(
+    header: &BatchHeader,
+    batch: &Bytes,
+    codec: Codec,
+    bytes_max: usize,
+) -> Result<Bytes, InvalidRecords> {
+    let number = header.attributes.codec();
+    let current = Codec::from_number(number).ok_or(InvalidRecords::Codec { codec: number })?;
+    let body = batch.slice(HEADER_BYTES.min(batch.len())..);
+    let plain = compression::decompress(current, &body, bytes_max)?;
+    let packed = compression::compress(codec, &plain);
+    let attributes = Attributes(header.attributes.0 & !0x7 | i16::from(codec.number()));
+    let size_bytes = (HEADER_BYTES + packed.len()) as u32;
+    Ok(assemble(&BatchHeader { attributes, size_bytes, ..*header }, &packed))
+}
+
+/// A record to be put into a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewRecord<'a> {
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
+}
+
+/// Builds one batch, as a client would send it: base offset 0, leader epoch -1, CRC right.
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    codec: Codec,
+    producer: Option<(ProducerId, ProducerEpoch, i32)>,
+    body: BytesMut,
+    scratch: BytesMut,
+    count: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+impl Default for BatchBuilder {
+    fn default() -> Self {
+        Self::new(Codec::None)
+    }
+}
+
+impl BatchBuilder {
+    pub fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            producer: None,
+            body: BytesMut::new(),
+            scratch: BytesMut::new(),
+            count: 0,
+            base_timestamp: 0,
+            max_timestamp: i64::MIN,
+        }
+    }
+
+    /// Makes the batch idempotent: its first record has this sequence number.
+    #[must_use]
+    pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
+        self.producer = Some((id, epoch, base_sequence));
+        self
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn record_count(&self) -> i32 {
+        self.count
+    }
+
+    /// Bytes of the batch before compression.
+    pub fn size_bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+
+    /// Adds a record behind the others.
+    pub fn push(&mut self, record: NewRecord<'_>) -> &mut Self {
+        if self.count == 0 {
+            self.base_timestamp = record.timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(record.timestamp);
+        let out = &mut self.scratch;
+        out.clear();
+        out.put_u8(0);
+        put_varlong(out, record.timestamp.wrapping_sub(self.base_timestamp));
+        put_varlong(out, i64::from(self.count));
+        put_bytes(out, record.key);
+        put_bytes(out, record.value);
+        put_varlong(out, record.headers.len() as i64);
+        for (key, value) in record.headers {
+            put_bytes(out, Some(key));
+            put_bytes(out, *value);
+        }
+        put_varlong(&mut self.body, self.scratch.len() as i64);
+        self.body.put_slice(&self.scratch);
+        self.count += 1;
+        self
+    }
+
+    /// The batch.
+    ///
+    /// # Panics
+    /// When no record was pushed: a batch without records is not legal from a client.
+    pub fn build(&self) -> Bytes {
+        assert!(self.count > 0, "a batch has at least one record");
+        let packed;
+        let body: &[u8] = match self.codec {
+            Codec::None => &self.body,
+            codec => {
+                packed = compression::compress(codec, &self.body);
+                &packed
+            }
+        };
+        let (id, epoch, sequence) =
+            self.producer.unwrap_or((ProducerId::NONE, ProducerEpoch(-1), -1));
+        let header = BatchHeader {
+            base_offset: Offset::ZERO,
+            size_bytes: (HEADER_BYTES + body.len()) as u32,
+            leader_epoch: LeaderEpoch::NONE,
+            crc: 0,
+            attributes: Attributes(self.codec.number().into()),
+            last_offset_delta: self.count - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id: id,
+            producer_epoch: epoch,
+            base_sequence: sequence,
+            record_count: self.count,
+        };
+        assemble(&header, body)
+    }
+}
+
+fn assemble(header: &BatchHeader, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + body.len());
+    out.put_i64(header.base_offset.0);
+    out.put_u32(header.size_bytes - LENGTH_OVERHEAD as u32);
+    out.put_i32(header.leader_epoch.0);
+    out.put_i8(MAGIC);
+    out.put_u32(0); // the CRC, below
+    out.put_i16(header.attributes.0);
+    out.put_i32(header.last_offset_delta);
+    out.put_i64(header.base_timestamp);
+    out.put_i64(header.max_timestamp);
+    out.put_i64(header.producer_id.0);
+    out.put_i16(header.producer_epoch.0);
+    out.put_i32(header.base_sequence);
+    out.put_i32(header.record_count);
+    out.put_slice(body);
+    let crc = crc32c(&out[CRC_START..]);
+    out[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+    out.freeze()
+}
+
+fn put_varlong(out: &mut BytesMut, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.put_u8(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.put_u8(rest as u8);
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_varlong(out, bytes.len() as i64);
+            out.put_slice(bytes);
+        }
+        None => put_varlong(out, -1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::{self, crc_matches};
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    type Owned = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+    fn build(codec: Codec, records: &[Owned]) -> Bytes {
+        let mut builder = BatchBuilder::new(codec).producer(ProducerId(7), ProducerEpoch(1), 5);
+        for (timestamp, key, value, headers) in records {
+            let headers: Vec<_> = headers.iter().map(|(k, v)| (&k[..], v.as_deref())).collect();
+            builder.push(NewRecord {
+                timestamp: *timestamp,
+                key: key.as_deref(),
+                value: value.as_deref(),
+                headers: &headers,
+            });
+        }
+        builder.build()
+    }
+
+    fn read(batch: &Bytes) -> Result<Vec<Owned>, InvalidRecords> {
+        let header = BatchHeader::parse(batch).expect("a header");
+        records(&header, batch, BYTES_MAX)?
+            .map(|record| {
+                let record = record?;
+                let headers = record.headers.into_iter();
+                Ok((
+                    header.base_timestamp.wrapping_add(record.timestamp_delta),
+                    record.key.map(Into::into),
+                    record.value.map(Into::into),
+                    headers.map(|it| (it.key.into(), it.value.map(Into::into))).collect(),
+                ))
+            })
+            .collect()
+    }
+
+    fn any_record() -> impl Strategy<Value = Owned> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..40);
+        let header = (bytes(), prop::option::of(bytes()));
+        (
+            0..2_000_000_000_000_i64,
+            prop::option::of(bytes()),
+            prop::option::of(bytes()),
+            prop::collection::vec(header, 0..4),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_valid_and_reads_back(
+            input in prop::collection::vec(any_record(), 1..20),
+            codec in 0_u8..5,
+        ) {
+            let codec = Codec::from_number(codec).unwrap();
+            let built = build(codec, &input);
+            let header = batch::validate(&built, u32::MAX).unwrap();
+            prop_assert!(crc_matches(&header, &built));
+            prop_assert_eq!(header.record_count as usize, input.len());
+            prop_assert_eq!(header.max_timestamp, input.iter().map(|it| it.0).max().unwrap());
+            prop_assert_eq!((header.producer_id.0, header.base_sequence), (7, 5));
+            prop_assert_eq!(read(&built).unwrap(), input);
+        }
+
+        #[test]
+        fn hostile_bodies_end_in_an_error_or_records(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            count in any::<i32>(),
+            codec in 0_u8..8,
+        ) {
+            let plain = build(Codec::None, &[(0, None, None, Vec::new())]);
+            let mut header = BatchHeader::parse(&plain).unwrap();
+            header.record_count = count;
+            header.attributes = Attributes(codec.into());
+            let mut batch = plain[..HEADER_BYTES].to_vec();
+            batch.extend_from_slice(&body);
+            if let Ok(records) = records(&header, &batch.into(), BYTES_MAX) {
+                prop_assert!(records.take(1000).count() <= 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_and_odd_header_keys_survive() {
+        let headers =
+            vec![(b"a".to_vec(), None), (b"a".to_vec(), Some(vec![])), (vec![0xff], Some(vec![1]))];
+        let input = vec![(5, Some(vec![]), None, headers)];
+        assert_eq!(read(&build(Codec::None, &input)).unwrap(), input);
+    }
+
+    #[test]
+    fn recompressing_keeps_all_but_the_codec() {
+        let input = vec![(5, Some(vec![1]), Some(vec![2; 500]), Vec::new()); 3];
+        let plain = build(Codec::None, &input);
+        let header = BatchHeader::parse(&plain).unwrap();
+        for codec in Codec::ALL {
+            let packed = recompress(&header, &plain, codec, BYTES_MAX).unwrap();
+            let after = batch::validate(&packed, u32::MAX).unwrap();
+            assert_eq!(after.attributes.codec(), codec.number());
+            assert_eq!(after.producer_id, header.producer_id);
+            assert_eq!(read(&packed).unwrap(), input);
+            let back = recompress(&after, &packed, Codec::None, BYTES_MAX).unwrap();
+            assert_eq!(back, plain);
+        }
+    }
+
+    #[test]
+    fn strict_validation_finds_what_headers_hide() {
+        let input = vec![(5, Some(vec![1]), None, Vec::new()), (9, None, None, Vec::new())];
+        let built = build(Codec::Lz4, &input);
+        let header = BatchHeader::parse(&built).unwrap();
+        let check = |header: &BatchHeader, keys| validate_records(header, &built, keys, BYTES_MAX);
+        assert_eq!(check(&header, false), Ok(()));
+        assert_eq!(check(&header, true), Err(RefusedRecords::NoKey { index: 1 }));
+        let lie = BatchHeader { max_timestamp: 10, ..header };
+        let refused = Err(RefusedRecords::MaxTimestamp { claimed: 10, found: 9 });
+        assert_eq!(check(&lie, false), refused);
+        let lie = BatchHeader { record_count: 1, ..header };
+        assert!(check(&lie, false).is_err());
+    }
+
+    #[test]
+    fn a_claimed_count_beyond_the_bytes_is_refused() {
+        let built = build(Codec::None, &[(0, None, Some(vec![1]), Vec::new())]);
+        let mut header = BatchHeader::parse(&built).unwrap();
+        header.record_count = i32::MAX;
+        let all: Vec<_> = records(&header, &built, BYTES_MAX).unwrap().collect();
+        assert_eq!(all.len(), 2);
+        assert!(matches!(all[1], Err(InvalidRecords::Truncated { index: 1 })));
+    }
+}
