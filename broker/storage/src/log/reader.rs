@@ -1,0 +1,263 @@
+//! LogReader: what everyone but the owner may do with a log. A cheap clone that sees published bytes only.
+//!
+//! A read answers with ranges of files, not with bytes: the caller checks whether they are in memory, then takes them
+//! as zero-copy slices or sends them from the file. No lock is held while bytes are touched.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_model::batch::BatchHeader;
+use millrace_model::offset::{EpochEnd, LeaderEpoch, Offset};
+
+use super::Shared;
+use crate::disk::Disk;
+use crate::error::{Fault, ReadError};
+use crate::segment::{Place, Segment};
+
+/// A view of one partition's log.
+pub struct LogReader<D: Disk> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Disk> Clone for LogReader<D> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Whole batches found by a read.
+pub struct ReadOut<D: Disk> {
+    /// In offset order, one range per segment touched; empty when there is nothing to see yet.
+    pub ranges: Vec<FileRange<D>>,
+    /// The offset to go on with.
+    pub next: Offset,
+    pub bytes: u64,
+}
+
+impl<D: Disk> LogReader<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>) -> Self {
+        Self { shared }
+    }
+
+    pub fn start(&self) -> Offset {
+        self.shared.start()
+    }
+
+    pub fn end(&self) -> Offset {
+        self.shared.end()
+    }
+
+    pub fn durable_end(&self) -> Offset {
+        self.shared.durable()
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.size.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Where `epoch` ends, for `OffsetForLeaderEpoch`.
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        self.shared.epoch_end(epoch)
+    }
+
+    /// The epoch that the record at `offset` was written in.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.shared.epochs.read().expect("no holder of this lock panics").epoch_at(offset)
+    }
+
+    /// Whole batches from the one that contains `from`, below `upto` (the mark that this reader may see) and together
+    /// at most `bytes_max` long. With `at_least_one` the first batch comes even if it alone is longer (KIP-74).
+    ///
+    /// # Errors
+    /// [`ReadError`]; `OutOfRange` when `from` is below the log's start or above its end.
+    pub fn read(
+        &self,
+        from: Offset,
+        upto: Offset,
+        bytes_max: u32,
+        at_least_one: bool,
+    ) -> Result<ReadOut<D>, ReadError> {
+        let end = self.end();
+        self.check(from, end)?;
+        let upto = upto.min(end);
+        let mut out = ReadOut { ranges: Vec::new(), next: from, bytes: 0 };
+        while out.next < upto {
+            let left = u64::from(bytes_max) - out.bytes;
+            let Some((segment, after)) = self.shared.segment_of(out.next) else {
+                // Trimmed since the check.
+                return self.check(from, end).and(Err(self.out_of_range(from)));
+            };
+            let first = at_least_one && out.ranges.is_empty();
+            let Some((range, next)) = read_segment(&segment, after, out.next, upto, left, first)?
+            else {
+                break;
+            };
+            out.bytes += range.len();
+            out.ranges.push(range);
+            out.next = next;
+            if out.bytes >= u64::from(bytes_max) {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The headers of all batches from the one that contains `from`, up to `upto`.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn headers(&self, from: Offset, upto: Offset) -> Result<Headers<D>, ReadError> {
+        let end = self.end();
+        self.check(from, end)?;
+        Ok(Headers { reader: self.clone(), segment: None, offset: from, upto: upto.min(end) })
+    }
+
+    fn check(&self, from: Offset, end: Offset) -> Result<(), ReadError> {
+        if from < self.start() || from > end { Err(self.out_of_range(from)) } else { Ok(()) }
+    }
+
+    fn out_of_range(&self, offset: Offset) -> ReadError {
+        ReadError::OutOfRange { offset, start: self.start(), end: self.end() }
+    }
+}
+
+/// What of `[from, upto)` this segment gives within `left` bytes, and the offset behind it.
+fn read_segment<D: Disk>(
+    segment: &Arc<Segment<D>>,
+    after: Option<Offset>,
+    from: Offset,
+    upto: Offset,
+    left: u64,
+    at_least_one: bool,
+) -> Result<Option<(FileRange<D>, Offset)>, ReadError> {
+    let published = segment.published();
+    let begin = segment.locate(from, published)?;
+    // The header that the answer starts with is checked; those behind it are the client's business.
+    let first = segment.header(begin, published)?;
+    let visible = match after {
+        Some(next) if next <= upto => segment.sealed_end(next, published)?,
+        _ => segment.locate(upto, published)?,
+    };
+    let limit = begin.position + left;
+    let mut end = if visible.position <= limit {
+        visible
+    } else {
+        segment.locate_end(begin, limit, published)?
+    };
+    if end.position == begin.position {
+        if !at_least_one || first.next_offset() > visible.offset {
+            return Ok(None);
+        }
+        let position = begin.position + u64::from(first.size_bytes);
+        end = Place { position, offset: first.next_offset() };
+    }
+    if after != Some(end.offset) {
+        segment.remember(end);
+    }
+    let range = begin.position..end.position;
+    Ok(Some((FileRange { segment: Arc::clone(segment), range }, end.offset)))
+}
+
+/// Consecutive batches in one file. Holding it keeps the file readable, even if the log forgets it.
+pub struct FileRange<D: Disk> {
+    segment: Arc<Segment<D>>,
+    range: std::ops::Range<u64>,
+}
+
+impl<D: Disk> Clone for FileRange<D> {
+    fn clone(&self) -> Self {
+        Self { segment: Arc::clone(&self.segment), range: self.range.clone() }
+    }
+}
+
+impl<D: Disk> FileRange<D> {
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// The bytes, without a copy while the file is mapped. Touching cold ones blocks: see [`FileRange::resident`].
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read.
+    pub fn bytes(&self) -> Result<Bytes, Fault> {
+        self.segment.bytes(self.range.clone())
+    }
+
+    /// The file and where in it the range begins, for sending without a copy.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn file(&self) -> Result<(&D::File, u64), Fault> {
+        Ok((self.segment.file()?, self.range.start))
+    }
+
+    /// Are the bytes in memory, so that touching them does not block?
+    pub fn resident(&self) -> bool {
+        self.segment.resident(self.range.clone())
+    }
+
+    /// Brings the bytes into memory. Blocks; for threads that may.
+    ///
+    /// # Errors
+    /// When the medium does not give them.
+    pub fn populate(&self) -> Result<(), Fault> {
+        self.segment.populate(self.range.clone())
+    }
+
+    /// Did a page fail to load since the segment was mapped? To be asked after bytes were touched, before they leave.
+    pub fn poisoned(&self) -> bool {
+        self.segment.poisoned()
+    }
+}
+
+/// Iterator over batch headers, in offset order.
+pub struct Headers<D: Disk> {
+    reader: LogReader<D>,
+    segment: Option<(Arc<Segment<D>>, Place)>,
+    offset: Offset,
+    upto: Offset,
+}
+
+impl<D: Disk> Iterator for Headers<D> {
+    type Item = Result<BatchHeader, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset >= self.upto {
+            return None;
+        }
+        let next = self.step();
+        if next.is_err() {
+            self.offset = self.upto;
+        }
+        Some(next)
+    }
+}
+
+impl<D: Disk> Headers<D> {
+    fn step(&mut self) -> Result<BatchHeader, ReadError> {
+        if let Some((segment, place)) = &self.segment
+            && place.position >= segment.published()
+        {
+            self.segment = None;
+        }
+        let (segment, place) = match self.segment.take() {
+            Some(it) => it,
+            None => {
+                let Some((segment, _)) = self.reader.shared.segment_of(self.offset) else {
+                    return Err(self.reader.out_of_range(self.offset));
+                };
+                let place = segment.locate(self.offset, segment.published())?;
+                (segment, place)
+            }
+        };
+        let header = segment.header(place, segment.published())?;
+        self.offset = header.next_offset();
+        let position = place.position + u64::from(header.size_bytes);
+        self.segment = Some((segment, Place { position, offset: self.offset }));
+        Ok(header)
+    }
+}

@@ -1,0 +1,763 @@
+//! One segment: a run of batches in one `.log` file with its indexes, shared by the owner and its readers.
+//!
+//! The owner writes through a [`Writer`] and publishes how far readers may look; readers only ever touch published
+//! bytes. A segment's identity never changes: what would change it (cutting, unmapping) makes a new `Segment` for the
+//! same file and lets the old one die with its readers. When to roll is decided here, who rolls is `log.rs`.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use bytes::Bytes;
+use millrace_model::batch::{BatchHeader, HEADER_BYTES};
+use millrace_model::env::WallMs;
+use millrace_model::offset::Offset;
+use tracing::warn;
+
+use crate::disk::{Disk, File, Map, OpenMode, read_full};
+use crate::error::{Damage, Fault, ReadError};
+use crate::index::{Files, Indexes, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
+use crate::log::LogConfig;
+
+pub(crate) type MapOf<D> = <<D as Disk>::File as File>::Map;
+
+/// Remembered batch boundaries per segment that is being read or written; a power of two.
+const BOUNDARIES: usize = 32;
+
+pub(crate) struct Segment<D: Disk> {
+    disk: D,
+    dir: Arc<Path>,
+    base: Offset,
+    /// Length of the map: no byte of this segment ever stands at or beyond it.
+    capacity: u64,
+    index_bytes_max: u32,
+    index_interval_bytes: u32,
+    /// Bytes that readers may see. Invariant: stored with Release after they were written; they never change again.
+    published: AtomicU64,
+    sealed: AtomicBool,
+    /// Is it known that a sealed segment's last batch ends where the next segment begins?
+    tail_known: AtomicBool,
+    file: OnceLock<D::File>,
+    /// `None` inside: the file cannot be mapped and is read instead.
+    map: OnceLock<Option<MapOf<D>>>,
+    /// Of a sealed segment: all its bytes, sliced again and again without an allocation.
+    whole: OnceLock<Bytes>,
+    index: RwLock<IndexState<MapOf<D>>>,
+    /// Where known batches begin: relative offset << 32 | position. All zero is the segment's first batch.
+    boundaries: OnceLock<Box<[AtomicU64; BOUNDARIES]>>,
+}
+
+enum IndexState<M> {
+    /// Files of an earlier process, not looked at yet; `verify` when that process ended uncleanly.
+    Unopened {
+        verify: bool,
+    },
+    Ready(Indexes<M>),
+}
+
+/// The begin of a batch: where it stands and its first offset. Also used for the end of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: u64,
+    pub(crate) offset: Offset,
+}
+
+/// What all segments of one log have in common.
+pub(crate) struct Site<'a, D> {
+    pub(crate) disk: &'a D,
+    pub(crate) dir: &'a Arc<Path>,
+    pub(crate) config: &'a LogConfig,
+}
+
+/// What of a file counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Bytes known to be good batches.
+    pub(crate) good: u64,
+    /// Length of the file.
+    pub(crate) len: u64,
+    pub(crate) sealed: bool,
+}
+
+impl Extent {
+    pub(crate) fn whole(len: u64, sealed: bool) -> Self {
+        Self { good: len, len, sealed }
+    }
+}
+
+impl<D: Disk> Segment<D> {
+    /// A segment without a batch; its file is created now.
+    pub(crate) fn create(site: &Site<'_, D>, base: Offset) -> Result<Self, Fault> {
+        let it = Self::new(site, base, u64::from(site.config.segment_bytes), true);
+        let path = it.path("log");
+        let create = || {
+            let file = it.disk.open(&path, OpenMode::OpenOrCreate)?;
+            if file.len()? > 0 {
+                // Left over from an append that failed after it had rolled: never published.
+                file.truncate(0)?;
+            }
+            Ok(file)
+        };
+        let file = create().map_err(Fault::of("create", &path))?;
+        it.file.get_or_init(|| file);
+        *it.index.write().expect("no holder of this lock panics") =
+            IndexState::Ready(Indexes::new());
+        Ok(it)
+    }
+
+    /// A segment that an earlier process left. Nothing is opened before it is used; `verify` distrusts the indexes
+    /// and, in a sealed segment, the end.
+    pub(crate) fn existing(site: &Site<'_, D>, base: Offset, extent: Extent, verify: bool) -> Self {
+        let Extent { good, len, sealed } = extent;
+        let grows = u64::from(site.config.segment_bytes);
+        let it = Self::new(site, base, if sealed { len } else { len.max(grows) }, false);
+        it.publish(good);
+        it.sealed.store(sealed, Ordering::Release);
+        *it.index.write().expect("no holder of this lock panics") = IndexState::Unopened { verify };
+        it
+    }
+
+    fn new(site: &Site<'_, D>, base: Offset, capacity: u64, tail_known: bool) -> Self {
+        Self {
+            disk: site.disk.clone(),
+            dir: Arc::clone(site.dir),
+            base,
+            capacity,
+            index_bytes_max: site.config.index_bytes_max,
+            index_interval_bytes: site.config.index_interval_bytes,
+            published: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            tail_known: AtomicBool::new(tail_known),
+            file: OnceLock::new(),
+            map: OnceLock::new(),
+            whole: OnceLock::new(),
+            index: RwLock::new(IndexState::Unopened { verify: false }),
+            boundaries: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub(crate) fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn publish(&self, position: u64) {
+        self.published.store(position, Ordering::Release);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// The segment grows no more: another one follows it.
+    pub(crate) fn mark_sealed(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn path(&self, extension: &str) -> PathBuf {
+        file_path(&self.dir, self.base, extension)
+    }
+
+    pub(crate) fn file(&self) -> Result<&D::File, Fault> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let path = self.path("log");
+        let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(Fault::of("open", &path))?;
+        Ok(self.file.get_or_init(|| file))
+    }
+
+    /// The file if it is open: it is whenever anything was written to it by this process.
+    pub(crate) fn open_file(&self) -> Option<&D::File> {
+        self.file.get()
+    }
+
+    fn map(&self) -> Result<Option<&MapOf<D>>, Fault> {
+        if let Some(map) = self.map.get() {
+            return Ok(map.as_ref());
+        }
+        let map = match self.file()?.map(self.capacity) {
+            Ok(map) => Some(map),
+            Err(error) => {
+                let path = self.path("log");
+                warn!(path = %path.display(), %error, "segment is not mapped but read");
+                None
+            }
+        };
+        Ok(self.map.get_or_init(|| map).as_ref())
+    }
+
+    pub(crate) fn poisoned(&self) -> bool {
+        matches!(self.map.get(), Some(Some(map)) if map.poisoned())
+    }
+
+    /// Bytes of the log; `range` is published.
+    pub(crate) fn bytes(&self, range: Range<u64>) -> Result<Bytes, Fault> {
+        let Some(map) = self.map()? else {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.read(range.start, &mut bytes)?;
+            return Ok(bytes.into());
+        };
+        if !self.is_sealed() {
+            return Ok(map.slice(range));
+        }
+        let whole = self.whole.get_or_init(|| map.slice(0..self.published()));
+        Ok(whole.slice(range.start as usize..range.end as usize))
+    }
+
+    pub(crate) fn resident(&self, range: Range<u64>) -> bool {
+        matches!(self.map(), Ok(Some(map)) if map.resident(range))
+    }
+
+    pub(crate) fn populate(&self, range: Range<u64>) -> Result<(), Fault> {
+        match self.map()? {
+            Some(map) => {
+                map.populate(range).map_err(|error| Fault::new("read", &self.path("log"), &error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Fills `buf` from published bytes.
+    fn copy(&self, position: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        match self.map()? {
+            Some(map) => map.copy(position, buf),
+            None => self.read(position, buf)?,
+        }
+        Ok(())
+    }
+
+    fn read(&self, position: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let read = read_full(self.file()?, buf, position);
+        read.and_then(|read| {
+            if read == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        })
+        .map_err(|error| Fault::new("read", &self.path("log"), &error))
+    }
+
+    // ---- Walking from batch to batch ----
+
+    /// The header of the batch at `position`, if the bytes up to `published` can hold it.
+    fn header_at(
+        &self,
+        position: u64,
+        published: u64,
+    ) -> Result<Result<BatchHeader, String>, Fault> {
+        let left = published - position;
+        if left < HEADER_BYTES as u64 {
+            return Ok(Err(format!("{left} bytes are left for a batch header")));
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        self.copy(position, &mut bytes)?;
+        if self.poisoned() {
+            return Err(Fault::of("read", &self.path("log"))(io::Error::other(
+                "page did not load",
+            )));
+        }
+        Ok(match BatchHeader::parse(&bytes) {
+            Err(error) => Err(error.to_string()),
+            Ok(header) if u64::from(header.size_bytes) > left => {
+                Err(format!("batch of {} bytes has {left} left", header.size_bytes))
+            }
+            Ok(header) if header.last_offset_delta < 0 => {
+                Err(format!("last offset delta is {}", header.last_offset_delta))
+            }
+            Ok(header) => Ok(header),
+        })
+    }
+
+    /// The header of the batch that begins at `place`.
+    pub(crate) fn header(&self, place: Place, published: u64) -> Result<BatchHeader, ReadError> {
+        match self.header_at(place.position, published)? {
+            Ok(header) if header.base_offset == place.offset => Ok(header),
+            Ok(header) => Err(self.damage(place, format!("base offset is {}", header.base_offset))),
+            Err(cause) => Err(self.damage(place, cause)),
+        }
+    }
+
+    fn damage(&self, place: Place, cause: String) -> ReadError {
+        let (position, offset) = (place.position, place.offset);
+        ReadError::Damaged { damage: Damage { path: self.path("log"), position, offset, cause } }
+    }
+
+    /// Walks from batch to batch until `stop` says so or the published end is reached; the answer is where it stopped.
+    pub(crate) fn walk(
+        &self,
+        mut place: Place,
+        published: u64,
+        mut stop: impl FnMut(Place, &BatchHeader) -> bool,
+    ) -> Result<Place, ReadError> {
+        while place.position < published {
+            let header = self.header(place, published)?;
+            if stop(place, &header) {
+                break;
+            }
+            let position = place.position + u64::from(header.size_bytes);
+            place = Place { position, offset: header.next_offset() };
+        }
+        Ok(place)
+    }
+
+    fn first(&self) -> Place {
+        Place { position: 0, offset: self.base }
+    }
+
+    /// The begin of the batch that contains `offset`, or the end when it follows the last one.
+    pub(crate) fn locate(&self, offset: Offset, published: u64) -> Result<Place, ReadError> {
+        let relative = self.relative(offset);
+        if let Some(position) = self.boundary(relative) {
+            return Ok(Place { position, offset });
+        }
+        let from = self.near(published, |index| index.floor_offset(relative))?;
+        self.walk(from, published, |_, header| header.last_offset() >= offset)
+    }
+
+    /// The end of the last batch that ends at or below `limit`, searched from `from`, a batch below it.
+    pub(crate) fn locate_end(
+        &self,
+        from: Place,
+        limit: u64,
+        published: u64,
+    ) -> Result<Place, ReadError> {
+        let near = self
+            .near(published, |index| index.floor_position(limit.min(u64::from(u32::MAX)) as u32))?;
+        let from = if near.position > from.position { near } else { from };
+        self.walk(from, published, |place, header| {
+            place.position + u64::from(header.size_bytes) > limit
+        })
+    }
+
+    /// Where an index entry leads if the batch there is the one that it names, else the first batch.
+    fn near(
+        &self,
+        published: u64,
+        look_up: impl Fn(&Indexes<MapOf<D>>) -> Option<OffsetEntry>,
+    ) -> Result<Place, ReadError> {
+        for _ in 0..2 {
+            let Some(entry) = self.with_index(&look_up)? else { return Ok(self.first()) };
+            let position = u64::from(entry.position);
+            if position < published
+                && let Ok(header) = self.header_at(position, published)?
+                && header.last_offset().since(self.base) == i64::from(entry.relative)
+                && header.base_offset >= self.base
+            {
+                return Ok(Place { position, offset: header.base_offset });
+            }
+            if !self.is_sealed() {
+                break; // the owner adds to it: it is not rebuilt under its hands
+            }
+            self.forget_index();
+        }
+        Ok(self.first())
+    }
+
+    /// Place of the first batch that may hold a record with at least `timestamp`.
+    pub(crate) fn before_timestamp(
+        &self,
+        timestamp: i64,
+        published: u64,
+    ) -> Result<Place, ReadError> {
+        match self.with_index(|index| index.before_timestamp(timestamp))? {
+            None => Ok(self.first()),
+            Some(entry) => self.near(published, |index| index.floor_offset(entry.relative)),
+        }
+    }
+
+    /// The end of a sealed segment that is followed by one at `next`. Batches must reach exactly that far.
+    pub(crate) fn sealed_end(&self, next: Offset, published: u64) -> Result<Place, ReadError> {
+        let end = Place { position: published, offset: next };
+        if !self.tail_known.load(Ordering::Acquire) {
+            let reached = self.locate_end(self.first(), published, published)?;
+            if reached.offset != next {
+                return Err(
+                    self.damage(reached, format!("the next segment begins at offset {next}"))
+                );
+            }
+            self.tail_known.store(true, Ordering::Release);
+        }
+        Ok(end)
+    }
+
+    fn relative(&self, offset: Offset) -> u32 {
+        u32::try_from(offset.since(self.base)).expect("the offset belongs to this segment")
+    }
+
+    // ---- Remembered boundaries ----
+
+    fn boundary(&self, relative: u32) -> Option<u64> {
+        if relative == 0 {
+            return Some(0);
+        }
+        let known = self.boundaries.get()?[slot(relative)].load(Ordering::Relaxed);
+        (known >> 32 == u64::from(relative)).then_some(known & u64::from(u32::MAX))
+    }
+
+    /// Notes that a batch begins, or will begin, at `place`.
+    pub(crate) fn remember(&self, place: Place) {
+        let relative = self.relative(place.offset);
+        let boundaries =
+            self.boundaries.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BOUNDARIES]));
+        boundaries[slot(relative)]
+            .store(u64::from(relative) << 32 | place.position, Ordering::Relaxed);
+    }
+
+    // ---- Indexes ----
+
+    /// Runs `look_up` on the indexes, opening or rebuilding them first if need be.
+    fn with_index<R>(&self, look_up: impl Fn(&Indexes<MapOf<D>>) -> R) -> Result<R, ReadError> {
+        let (index, timeindex) = (OnceLock::new(), OnceLock::new());
+        loop {
+            let state = self.index.read().expect("no holder of this lock panics");
+            if let IndexState::Ready(indexes) = &*state {
+                if !indexes.is_prepared() {
+                    let files = self.files(
+                        index.get_or_init(|| self.path("index")),
+                        timeindex.get_or_init(|| self.path("timeindex")),
+                    );
+                    indexes.prepare(&files).map_err(Fault::of("open", files.index))?;
+                }
+                return Ok(look_up(indexes));
+            }
+            drop(state);
+            self.open_index()?;
+        }
+    }
+
+    fn files<'a>(&'a self, index: &'a Path, timeindex: &'a Path) -> Files<'a, D> {
+        Files { disk: &self.disk, index, timeindex, bytes_max: u64::from(self.index_bytes_max) }
+    }
+
+    /// Takes over the index files of an earlier process, or rebuilds them.
+    pub(crate) fn open_index(&self) -> Result<(), ReadError> {
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        let IndexState::Unopened { verify } = *state else { return Ok(()) };
+        let (index, timeindex) = (self.path("index"), self.path("timeindex"));
+        let files = self.files(&index, &timeindex);
+        let loaded = Indexes::load(&files, verify).map_err(Fault::of("open", &index))?;
+        *state = IndexState::Ready(match loaded {
+            Some(indexes) => indexes,
+            None => self.rebuild_index(&files)?,
+        });
+        Ok(())
+    }
+
+    /// The next look-up reads the index files with suspicion.
+    fn forget_index(&self) {
+        let path = self.path("index");
+        warn!(path = %path.display(), "index does not fit its log and is rebuilt");
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        // Gone, so that it is rebuilt and not loaded again; if it cannot be removed, verifying finds out as well.
+        if let Err(error) = self.disk.remove(&path) {
+            warn!(path = %path.display(), %error, "bad index is not removed");
+        }
+        *state = IndexState::Unopened { verify: true };
+    }
+
+    /// Leaves only entries of batches before `from`, after which others will be added.
+    pub(crate) fn reset_index(&self, from: Place) -> Result<(), ReadError> {
+        if from.position > 0 {
+            self.open_index()?;
+        }
+        let (index, timeindex) = (self.path("index"), self.path("timeindex"));
+        let files = self.files(&index, &timeindex);
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        if let IndexState::Ready(indexes) = &mut *state {
+            indexes.prepare(&files).map_err(Fault::of("open", &index))?;
+            let relative = self.relative(from.offset);
+            return Ok(indexes.truncate(&files, relative).map_err(Fault::of("cut", &index))?);
+        }
+        self.remove_index(&files)?;
+        *state = IndexState::Ready(Indexes::new());
+        Ok(())
+    }
+
+    fn remove_index(&self, files: &Files<'_, D>) -> Result<(), Fault> {
+        for path in [files.index, files.timeindex] {
+            match self.disk.remove(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Fault::new("remove", path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes both indexes anew from the batches in the log, in memory and, if the disk lets us, in the files.
+    fn rebuild_index(&self, files: &Files<'_, D>) -> Result<Indexes<MapOf<D>>, ReadError> {
+        let mut indexes = Indexes::new();
+        let mut cursor = Cursor::default();
+        let end = self.walk(self.first(), self.published(), |_, header| {
+            let relative = self.relative(header.last_offset());
+            cursor.advance(relative, header, self.index_interval_bytes).push(&mut indexes);
+            false
+        });
+        if let Err(ReadError::Damaged { damage }) = &end {
+            warn!(%damage, "index reaches only to the damage");
+        }
+        if let Some(entry) = cursor.seal() {
+            indexes.push_time(entry);
+        }
+        self.remove_index(files)?;
+        flush_or_keep(&mut indexes, files);
+        Ok(indexes)
+    }
+
+    /// Removes the files from the directory; what is mapped or open stays readable.
+    pub(crate) fn unlink(&self) -> Result<(), Fault> {
+        for extension in ["index", "timeindex", "log"] {
+            let path = self.path(extension);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Fault::new("remove", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The greatest timestamp in a sealed segment, and the last offset of the batch that has it.
+    pub(crate) fn last_time(&self) -> Result<Option<(i64, Offset)>, ReadError> {
+        let entry = self.with_index(Indexes::last_time)?;
+        Ok(entry.map(|it| (it.timestamp, self.base.plus(i64::from(it.relative)))))
+    }
+
+    /// Adds entries; the owner's business.
+    fn push_entries(&self, entries: Entries) {
+        self.change_index(|indexes| {
+            entries.push(indexes);
+            indexes.wants_flush()
+        });
+    }
+
+    /// Brings both files up to date, for a segment that gets no more entries for a while.
+    pub(crate) fn flush_index(&self) {
+        self.change_index(|_| true);
+    }
+
+    /// Changes the indexes and flushes them when `change` says so. What does not reach the files stays in memory.
+    fn change_index(&self, change: impl FnOnce(&mut Indexes<MapOf<D>>) -> bool) {
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        let IndexState::Ready(indexes) = &mut *state else { return };
+        if change(indexes) {
+            let (index, timeindex) = (self.path("index"), self.path("timeindex"));
+            flush_or_keep(indexes, &self.files(&index, &timeindex));
+        }
+    }
+}
+
+/// An index can be rebuilt, so a disk that refuses it is no reason to fail the log.
+fn flush_or_keep<D: Disk>(indexes: &mut Indexes<MapOf<D>>, files: &Files<'_, D>) {
+    if let Err(error) = indexes.flush(files) {
+        warn!(path = %files.index.display(), %error, "index entries stay in memory");
+    }
+}
+
+fn slot(relative: u32) -> usize {
+    (relative.wrapping_mul(0x9e37_79b1) >> (32 - BOUNDARIES.trailing_zeros())) as usize
+}
+
+/// `<dir>/<20-digit base>.<extension>`.
+pub(crate) fn file_path(dir: &Path, base: Offset, extension: &str) -> PathBuf {
+    dir.join(format!("{base:020}.{extension}"))
+}
+
+/// The owner's hand on the segment that grows.
+pub(crate) struct Writer<D: Disk> {
+    pub(crate) segment: Arc<Segment<D>>,
+    pub(crate) cursor: Cursor,
+    /// When the segment was created, or opened: the age of segments whose records have no timestamp counts from here.
+    created: WallMs,
+}
+
+impl<D: Disk> Writer<D> {
+    pub(crate) fn create(segment: Segment<D>, now: WallMs) -> Self {
+        Self { segment: Arc::new(segment), cursor: Cursor::default(), created: now }
+    }
+
+    /// Goes on with a segment that an earlier process began.
+    pub(crate) fn resume(segment: &Arc<Segment<D>>, now: WallMs) -> Result<Self, ReadError> {
+        segment.file()?;
+        segment.open_index()?;
+        let mut cursor = segment.with_index(|index| Cursor {
+            offset_entries: index.offset_count(),
+            time_entries: index.time_count(),
+            last_time: index.last_time(),
+            max_time: index.last_time(),
+            ..Cursor::default()
+        })?;
+        cursor.position = segment.published();
+        if cursor.position > 0 {
+            let first = segment.header(segment.first(), cursor.position)?;
+            cursor.first_timestamp = first.max_timestamp;
+        }
+        Ok(Self { segment: Arc::clone(segment), cursor, created: now })
+    }
+
+    /// Must the batch go to a new segment, were the segment as long as `cursor` says?
+    pub(crate) fn is_due(
+        &self,
+        cursor: &Cursor,
+        base: Offset,
+        header: &BatchHeader,
+        config: &LogConfig,
+        now: WallMs,
+    ) -> bool {
+        if cursor.position == 0 {
+            return false;
+        }
+        let bytes = cursor.position + u64::from(header.size_bytes);
+        let last = base.plus(i64::from(header.last_offset_delta));
+        let waited = match (cursor.first_timestamp, header.max_timestamp) {
+            (first, last) if first >= 0 && last >= 0 => last.saturating_sub(first),
+            _ => now.0.saturating_sub(self.created.0),
+        };
+        let bytes_max = u64::from(config.segment_bytes).min(self.segment.capacity);
+        let index_bytes_max = config.index_bytes_max as usize;
+        bytes > bytes_max
+            || last.since(self.segment.base) > i64::from(i32::MAX)
+            || waited > config.segment_ms
+            || cursor.offset_entries as usize >= index_bytes_max / OFFSET_ENTRY_BYTES
+            || cursor.time_entries as usize >= index_bytes_max / TIME_ENTRY_BYTES
+    }
+
+    /// What the segment's state would be with this batch behind it.
+    pub(crate) fn advance(
+        &self,
+        cursor: &mut Cursor,
+        base: Offset,
+        header: &BatchHeader,
+    ) -> Entries {
+        let interval = self.segment.index_interval_bytes;
+        let last = base.plus(i64::from(header.last_offset_delta));
+        cursor.advance(self.segment.relative(last), header, interval)
+    }
+
+    /// Batches that were written behind the cursor become part of the segment; readers see them once it is published.
+    pub(crate) fn commit(&mut self, base: Offset, header: &BatchHeader) {
+        let mut cursor = self.cursor;
+        let entries = self.advance(&mut cursor, base, header);
+        self.cursor = cursor;
+        if !entries.is_empty() {
+            self.segment.push_entries(entries);
+        }
+    }
+
+    /// Lets readers see everything committed; `end` is the offset that follows.
+    pub(crate) fn publish(&self, end: Offset) {
+        self.segment.remember(Place { position: self.cursor.position, offset: end });
+        self.segment.publish(self.cursor.position);
+    }
+
+    /// Nothing more is coming, for good or for this process: the time index gets its last entry, both files their rest.
+    pub(crate) fn finish(&mut self) {
+        if let Some(time) = self.cursor.seal() {
+            self.segment.push_entries(Entries { offset: None, time: Some(time) });
+        }
+        self.segment.flush_index();
+    }
+
+    /// The segment grows no more.
+    pub(crate) fn seal(mut self) {
+        self.finish();
+        self.segment.sealed.store(true, Ordering::Release);
+    }
+}
+
+/// How far a segment has been written and what its indexes hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    pub(crate) position: u64,
+    /// Bytes since the batch that the last offset entry names, that batch included.
+    unindexed: u64,
+    offset_entries: u32,
+    time_entries: u32,
+    /// Greatest timestamp of the first batch, -1 when it has none.
+    first_timestamp: i64,
+    /// Greatest timestamp so far.
+    max_time: Option<TimeEntry>,
+    /// What the time index ends with.
+    last_time: Option<TimeEntry>,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            position: 0,
+            unindexed: 0,
+            offset_entries: 0,
+            time_entries: 0,
+            first_timestamp: -1,
+            max_time: None,
+            last_time: None,
+        }
+    }
+}
+
+impl Cursor {
+    /// Moves behind a batch whose last offset is `relative` and says what the indexes get for it.
+    pub(crate) fn advance(
+        &mut self,
+        relative: u32,
+        header: &BatchHeader,
+        interval: u32,
+    ) -> Entries {
+        if self.position == 0 {
+            self.first_timestamp = header.max_timestamp;
+        }
+        let timestamp = header.max_timestamp;
+        if timestamp > self.max_time.map_or(-1, |max| max.timestamp) {
+            self.max_time = Some(TimeEntry { timestamp, relative });
+        }
+        let mut entries = Entries { offset: None, time: None };
+        if self.unindexed > u64::from(interval) {
+            let position = u32::try_from(self.position).expect("segments are shorter than 2 GiB");
+            entries.offset = Some(OffsetEntry { relative, position });
+            entries.time = self.seal();
+            self.offset_entries += 1;
+            self.unindexed = 0;
+        }
+        self.position += u64::from(header.size_bytes);
+        self.unindexed += u64::from(header.size_bytes);
+        entries
+    }
+
+    /// The time entry that brings the time index up to date, if there is one.
+    pub(crate) fn seal(&mut self) -> Option<TimeEntry> {
+        let max = self.max_time?;
+        if self.last_time.is_some_and(|last| last.timestamp >= max.timestamp) {
+            return None;
+        }
+        self.last_time = Some(max);
+        self.time_entries += 1;
+        Some(max)
+    }
+}
+
+/// What one batch adds to the indexes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entries {
+    offset: Option<OffsetEntry>,
+    time: Option<TimeEntry>,
+}
+
+impl Entries {
+    fn is_empty(&self) -> bool {
+        self.offset.is_none() && self.time.is_none()
+    }
+
+    fn push<M: Map>(self, indexes: &mut Indexes<M>) {
+        if let Some(entry) = self.offset {
+            indexes.push_offset(entry);
+        }
+        if let Some(entry) = self.time {
+            indexes.push_time(entry);
+        }
+    }
+}
