@@ -11,3 +11,4 @@ pub mod group;
 pub mod machine;
 pub mod metadata;
 pub mod metadata_log;
+pub mod partition;

@@ -2,7 +2,7 @@
 //!
 //! A **Machine** reacts to events and never waits. It is a convention, not a trait, because nobody is generic over it:
 //!
-//! ```ignore
+//! ```text
 //! fn handle(&mut self, env: &mut Env, event: Event, out: &mut Vec<Output>); // the only way its state changes
 //! fn next_deadline(&self) -> Option<MonoMs>;                                // the driver sets one timer, sends a tick
 //! ```
