@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_model::ids::NodeId;
-use millrace_model::topic_config::TopicConfig;
+use millrace_model::topic_config::{self, TopicConfig};
 
 pub use address::{Address, InvalidAddress};
 pub use properties::SyntaxError;
@@ -71,6 +71,8 @@ pub struct Config {
 
     /// The text that each key was given, for answers that show settings.
     given: BTreeMap<&'static str, Given>,
+    /// By topic setting: the broker's own default, in the topic's unit, and the key that gave it.
+    topic_given: BTreeMap<&'static str, (&'static Key, Given)>,
 }
 
 /// How log lines look.
@@ -283,6 +285,7 @@ impl RawConfig {
             }
         }
         config.given = given;
+        config.topic_given = config.topic_defaults_given();
         if errors.is_empty() {
             config.contradictions(&mut errors);
         }
@@ -310,6 +313,30 @@ impl Config {
             Some(given) => Setting { key, value: &given.value, origin: Some(&given.origin) },
             None => Setting { key, value: key.default, origin: None },
         })
+    }
+
+    /// The broker's default of a topic setting, in that setting's unit; `None` where nobody changed it.
+    pub fn topic_default(&self, row: &topic_config::Row) -> Option<Setting<'_>> {
+        let (key, Given { value, origin }) = self.topic_given.get(row.name)?;
+        Some(Setting { key, value, origin: Some(origin) })
+    }
+
+    /// What holds for a topic with these overrides.
+    pub fn topic_config(&self, overrides: &BTreeMap<String, String>) -> TopicConfig {
+        let overrides = overrides.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        self.topic_defaults.with_overrides(overrides)
+    }
+
+    fn topic_defaults_given(&self) -> BTreeMap<&'static str, (&'static Key, Given)> {
+        let strongest = |row: &'static topic_config::Row| {
+            keys::family(row).into_iter().find_map(|(name, unit_ms)| {
+                let given = self.given.get(name).filter(|given| !given.value.is_empty())?;
+                let value = keys::scale(&given.value, unit_ms)?;
+                let given = Given { value, origin: given.origin.clone() };
+                Some((row.name, (keys::find(name)?, given)))
+            })
+        };
+        topic_config::ROWS.iter().filter_map(strongest).collect()
     }
 
     /// Before the first row was applied. Every field belongs to a row whose default is applied first.
@@ -350,6 +377,7 @@ impl Config {
             tracing_filter: String::new(),
             tracing_format: LogFormat::Auto,
             given: BTreeMap::new(),
+            topic_given: BTreeMap::new(),
         }
     }
 

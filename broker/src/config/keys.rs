@@ -8,20 +8,12 @@
 use std::time::Duration;
 
 use millrace_model::ids::NodeId;
+use millrace_model::topic_config::{self, Reason};
 
 use crate::config::address::{Address, InvalidAddress};
 use crate::config::{Config, LogFormat};
 
-/// What kind of value a key takes, in Kafka's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Boolean,
-    Int,
-    Long,
-    Double,
-    String,
-    List,
-}
+pub use millrace_model::topic_config::Kind;
 
 /// One setting.
 #[derive(Debug)]
@@ -51,10 +43,49 @@ pub enum InvalidValue {
     #[error(transparent)]
     Address(#[from] InvalidAddress),
     #[error(transparent)]
-    Topic(#[from] millrace_model::topic_config::InvalidTopicConfig),
+    Topic(#[from] Reason),
 }
 
 type Applied = Result<(), InvalidValue>;
+
+/// The broker's default of one topic setting: type, default and rule are those of the topic's row.
+macro_rules! topic_default {
+    ($name:literal, $kind:ident, $default:literal, $topic:literal) => {
+        Key {
+            name: $name,
+            kind: Kind::$kind,
+            default: $default,
+            doc: concat!("Default of the topic setting ", $topic, "."),
+            apply: |config, text| unless_empty(text, || set_topic(config, $topic, text, 1)),
+        }
+    };
+    ($name:literal, $kind:ident, $default:literal, $topic:literal, $unit_ms:expr, $doc:literal) => {
+        Key {
+            name: $name,
+            kind: Kind::$kind,
+            default: $default,
+            doc: concat!("Default of the topic setting ", $topic, ", ", $doc, "."),
+            apply: |config, text| unless_empty(text, || set_topic(config, $topic, text, $unit_ms)),
+        }
+    };
+}
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Where several keys give one topic setting: the strongest first, each with its unit in milliseconds.
+pub(super) const FAMILIES: &[(&str, &[(&str, i64)])] = &[
+    (
+        "retention.ms",
+        &[
+            ("log.retention.ms", 1),
+            ("log.retention.minutes", MINUTE_MS),
+            ("log.retention.hours", HOUR_MS),
+        ],
+    ),
+    ("segment.ms", &[("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)]),
+    ("segment.jitter.ms", &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)]),
+];
 
 /// The table.
 pub const KEYS: &[Key] = &[
@@ -186,6 +217,59 @@ pub const KEYS: &[Key] = &[
         doc: "How often old segments are looked for.",
         apply: |config, text| set(&mut config.retention_check_interval, millis(text, 1)),
     },
+    // What a topic has where it does not say otherwise.
+    topic_default!("durability", String, "durable", "durability"),
+    topic_default!("log.retention.hours", Int, "168", "retention.ms", HOUR_MS, "in hours"),
+    topic_default!(
+        "log.retention.minutes",
+        Int,
+        "",
+        "retention.ms",
+        MINUTE_MS,
+        "in minutes; stronger than the hours"
+    ),
+    topic_default!(
+        "log.retention.ms",
+        Long,
+        "",
+        "retention.ms",
+        1,
+        "stronger than minutes and hours"
+    ),
+    topic_default!("log.retention.bytes", Long, "-1", "retention.bytes"),
+    topic_default!("log.segment.bytes", Int, "1073741824", "segment.bytes"),
+    topic_default!("log.roll.hours", Int, "168", "segment.ms", HOUR_MS, "in hours"),
+    topic_default!("log.roll.ms", Long, "", "segment.ms", 1, "stronger than the hours"),
+    topic_default!("log.roll.jitter.hours", Int, "0", "segment.jitter.ms", HOUR_MS, "in hours"),
+    topic_default!(
+        "log.roll.jitter.ms",
+        Long,
+        "",
+        "segment.jitter.ms",
+        1,
+        "stronger than the hours"
+    ),
+    topic_default!("log.index.interval.bytes", Int, "4096", "index.interval.bytes"),
+    topic_default!("log.index.size.max.bytes", Int, "10485760", "segment.index.bytes"),
+    topic_default!("message.max.bytes", Int, "1048588", "max.message.bytes"),
+    topic_default!("log.message.timestamp.type", String, "CreateTime", "message.timestamp.type"),
+    topic_default!(
+        "log.message.timestamp.before.max.ms",
+        Long,
+        "9223372036854775807",
+        "message.timestamp.before.max.ms"
+    ),
+    topic_default!(
+        "log.message.timestamp.after.max.ms",
+        Long,
+        "3600000",
+        "message.timestamp.after.max.ms"
+    ),
+    topic_default!("min.insync.replicas", Int, "1", "min.insync.replicas"),
+    topic_default!("compression.type", String, "producer", "compression.type"),
+    topic_default!("log.cleanup.policy", List, "delete", "cleanup.policy"),
+    topic_default!("log.flush.interval.messages", Long, "9223372036854775807", "flush.messages"),
+    topic_default!("log.flush.interval.ms", Long, "", "flush.ms"),
     // Consumer groups.
     Key {
         name: "group.initial.rebalance.delay.ms",
@@ -370,8 +454,6 @@ pub(super) const KAFKA_ONLY: &[(&str, &str)] = &[
         "there are no transactions yet; leave the line out",
     ),
     ("transaction.state.log.min.isr", "there are no transactions yet; leave the line out"),
-    ("log.flush.interval.messages", "set durability=durable or relaxed instead"),
-    ("log.flush.interval.ms", "set durability=durable or relaxed instead"),
     ("log.cleaner.enable", "there is no compaction yet; leave the line out"),
 ];
 
@@ -407,6 +489,29 @@ fn set_data_dir(config: &mut Config, text: &str) -> Applied {
     }
     config.data_dir = not_empty(text)?.into();
     Ok(())
+}
+
+fn set_topic(config: &mut Config, topic_key: &str, text: &str, unit_ms: i64) -> Applied {
+    let scaled = scale(text, unit_ms).ok_or(InvalidValue::NotANumber)?;
+    config.topic_defaults.set(topic_key, &scaled).map_err(|invalid| invalid.reason)?;
+    Ok(())
+}
+
+/// A value in the unit of the topic setting; below zero there is no unit, because -1 means "no limit".
+pub(super) fn scale(text: &str, unit_ms: i64) -> Option<String> {
+    if unit_ms == 1 {
+        return Some(text.to_owned());
+    }
+    let value: i64 = text.parse().ok()?;
+    Some(if value < 0 { value } else { value.checked_mul(unit_ms)? }.to_string())
+}
+
+/// The keys that give a topic setting its default, the strongest first, each with its unit in milliseconds.
+pub(super) fn family(row: &topic_config::Row) -> Vec<(&'static str, i64)> {
+    match FAMILIES.iter().find(|(topic_key, _)| *topic_key == row.name) {
+        Some((_, members)) => members.to_vec(),
+        None => row.broker_name.map(|name| (name, 1)).into_iter().collect(),
+    }
 }
 
 fn number(text: &str, min: i64, max: i64) -> Result<i64, InvalidValue> {

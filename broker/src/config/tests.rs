@@ -63,6 +63,51 @@ fn kafkas_families_resolve_as_in_kafka() {
 }
 
 #[test]
+fn every_topic_setting_with_a_twin_has_its_row_and_its_default() {
+    let config = RawConfig::default().check().unwrap();
+    assert_eq!(config.topic_defaults, TopicConfig::default());
+    for row in topic_config::ROWS {
+        let Some(name) = row.broker_name else { continue };
+        let key = keys::find(name).unwrap_or_else(|| panic!("{name} has no row"));
+        assert_eq!(key.kind, row.kind, "{name}");
+        assert!(key.default == row.default || key.default.is_empty(), "{name}");
+        assert_eq!(keys::family(row)[0], (name, 1));
+        assert!(keys::family(row).iter().all(|(member, _)| keys::find(member).is_some()));
+    }
+}
+
+#[test]
+fn the_brokers_default_of_a_topic_setting_comes_in_the_topics_unit() {
+    let shown = |assignments: &[&str]| {
+        let raw = assignments.iter().fold(RawConfig::default(), |raw, text| raw.assignment(text));
+        let config = raw.check().unwrap();
+        let row = topic_config::row("retention.ms").unwrap();
+        let default = config.topic_default(row);
+        let shown = default.map(|setting| (setting.key.name, setting.value.to_owned()));
+        (config.topic_config(&BTreeMap::new()).retention_ms, shown)
+    };
+    let hours = ("log.retention.hours", "7200000".to_owned());
+    let minutes = ("log.retention.minutes", "180000".to_owned());
+    let forever = ("log.retention.ms", "-1".to_owned());
+    assert_eq!(shown(&[]), (604_800_000, None));
+    assert_eq!(shown(&["log.retention.hours=2"]), (7_200_000, Some(hours)));
+    let both = ["log.retention.hours=2", "log.retention.minutes=3"];
+    assert_eq!(shown(&both), (180_000, Some(minutes)));
+    let all = ["log.retention.hours=2", "log.retention.minutes=3", "log.retention.ms=-1"];
+    assert_eq!(shown(&all), (-1, Some(forever)));
+    let told = refused(RawConfig::default().assignment("log.segment.bytes=10"));
+    assert!(told.ends_with("it must be from 1048576 to 2147483647"), "{told}");
+}
+
+#[test]
+fn a_topics_own_settings_overrule_the_brokers() {
+    let config = RawConfig::default().assignment("log.retention.bytes=5").check().unwrap();
+    let own = [("retention.bytes".to_owned(), "7".to_owned())].into();
+    assert_eq!(config.topic_config(&BTreeMap::new()).retention_bytes, 5);
+    assert_eq!(config.topic_config(&own).retention_bytes, 7);
+}
+
+#[test]
 fn unknown_keys_are_refused_with_advice() {
     for (key, expected) in [
         ("num.partition", "did you mean num.partitions?"),
