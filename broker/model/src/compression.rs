@@ -1,9 +1,12 @@
 //! The four codecs of a record batch: gzip, snappy (xerial framing or raw), LZ4 frames, zstd.
 //!
-//! Unpacking streams into a bounded buffer: what a header claims is never believed, so a bomb costs its bound and ends
-//! as an error. The broker stores batches as they came; it unpacks only to look up a time or to check keys.
+//! Unpacking fills a bounded buffer: what a header claims is never believed, so a bomb costs its bound and ends as an
+//! error. The broker stores batches as they came; it unpacks only to look up a time, to check keys, or to store another
+//! codec. Whoever calls from a connection's task moves a large batch elsewhere first.
 
 use std::io::{self, Read, Write};
+
+use zstd::zstd_safe;
 
 /// A batch's codec. The numbers are on the wire and on disk: never reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub fn decompress(
         Codec::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(packed), bytes_max),
         Codec::Snappy => return unsnap(packed, bytes_max),
         Codec::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(packed), bytes_max),
-        Codec::Zstd => unzstd(packed, bytes_max),
+        Codec::Zstd => return unzstd(packed, bytes_max),
     };
     match unpacked {
         Ok(Some(bytes)) => Ok(bytes),
@@ -77,15 +80,41 @@ fn read_bounded(reader: impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8
     Ok((out.len() <= bytes_max).then_some(out))
 }
 
-fn unzstd(packed: &[u8], bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
-    // A window larger than the bound is of no use: refuse it before it is allocated.
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-    read_bounded(decoder, bytes_max)
+/// In one shot instead of as a stream: the output is its own window, so the window that a frame claims (up to 2 GiB)
+/// is never allocated.
+fn unzstd(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, DecompressError> {
+    let codec = Codec::Zstd;
+    let too_large = DecompressError::TooLarge { codec, bytes_max };
+    let mut capacity = packed.len().saturating_mul(ZSTD_RATIO_GUESS).max(ZSTD_BYTES_MIN);
+    if let Ok(Some(claimed)) = zstd_safe::get_frame_content_size(packed) {
+        // Of one frame, and there may be more. Believed where it makes the guess smaller: then it costs nothing.
+        match usize::try_from(claimed) {
+            Ok(claimed) if claimed <= bytes_max => capacity = capacity.min(claimed),
+            _ => return Err(too_large),
+        }
+    }
+    let mut context = zstd_safe::DCtx::create();
+    loop {
+        let mut out = Vec::with_capacity(capacity.min(bytes_max));
+        match context.decompress(&mut out, packed) {
+            Ok(_) => return Ok(out),
+            Err(code) if code == ZSTD_OUT_OF_ROOM && capacity < bytes_max => {
+                capacity = capacity.saturating_mul(4).max(ZSTD_BYTES_MIN);
+            }
+            Err(code) if code == ZSTD_OUT_OF_ROOM => return Err(too_large),
+            Err(code) => {
+                let reason = zstd_safe::get_error_name(code).to_owned();
+                return Err(DecompressError::Damaged { codec, reason });
+            }
+        }
+    }
 }
 
-/// 2^27 bytes: the largest window that zstd's own decoder accepts by default.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Room for the first try, by what records usually reach.
+const ZSTD_RATIO_GUESS: usize = 8;
+const ZSTD_BYTES_MIN: usize = 16 * 1024;
+/// `ZSTD_error_dstSize_tooSmall`, 70, as zstd's functions return it; stable across its versions.
+const ZSTD_OUT_OF_ROOM: usize = 70_usize.wrapping_neg();
 
 /// Frame that xerial's snappy-java puts around blocks; what Kafka's Java client writes.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
@@ -154,7 +183,7 @@ pub fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
             encoder.write_all(plain).expect(IN_MEMORY);
             encoder.finish().expect(IN_MEMORY)
         }
-        Codec::Zstd => zstd::stream::encode_all(plain, ZSTD_LEVEL).expect(IN_MEMORY),
+        Codec::Zstd => zstd::bulk::compress(plain, ZSTD_LEVEL).expect(IN_MEMORY),
     }
 }
 
@@ -199,14 +228,42 @@ mod tests {
         #[test]
         fn hostile_bytes_end_in_an_error_or_bytes(
             mut bytes in prop::collection::vec(any::<u8>(), 0..300),
-            framed in any::<bool>(),
+            magic in 0_usize..5,
         ) {
-            if framed {
-                bytes.splice(0..0, XERIAL_MAGIC);
-            }
+            let magics: [&[u8]; 5] = [
+                &[],
+                &XERIAL_MAGIC,
+                &[0x1f, 0x8b, 8],
+                &[0x04, 0x22, 0x4d, 0x18],
+                &[0x28, 0xb5, 0x2f, 0xfd],
+            ];
+            bytes.splice(0..0, magics[magic].iter().copied());
             for codec in Codec::ALL {
                 if let Ok(plain) = decompress(codec, &bytes, 4096) {
                     prop_assert!(plain.len() <= 4096);
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_frames_end_in_an_error_or_bytes(
+            plain in prop::collection::vec(0_u8..4, 0..3000),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            keep in any::<prop::sample::Index>(),
+        ) {
+            for codec in Codec::ALL {
+                let mut packed = compress(codec, &plain);
+                if packed.is_empty() {
+                    continue;
+                }
+                for (at, mask) in &flips {
+                    let at = at.index(packed.len());
+                    packed[at] ^= mask;
+                }
+                for packed in [&packed[..], &packed[..keep.index(packed.len())]] {
+                    if let Ok(plain) = decompress(codec, packed, 4096) {
+                        prop_assert!(plain.len() <= 4096);
+                    }
                 }
             }
         }
@@ -228,5 +285,31 @@ mod tests {
         assert_eq!(decompress(Codec::Snappy, &packed, 100).unwrap(), b"raw block");
         // A length of 4 GiB in five bytes.
         assert!(decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f], BYTES_MAX).is_err());
+    }
+
+    #[test]
+    fn zstd_windows_and_sizes_are_not_believed() {
+        // A frame that claims 2^40 bytes of content, then one that claims a window of 2^31 bytes over an empty block.
+        let content =
+            [&[0x28, 0xb5, 0x2f, 0xfd, 0xc0, 0x48][..], &(1_u64 << 40).to_le_bytes()].concat();
+        assert!(decompress(Codec::Zstd, &content, BYTES_MAX).is_err());
+        let window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0];
+        assert_eq!(decompress(Codec::Zstd, &window, BYTES_MAX), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn concatenated_zstd_frames_unpack_to_their_sum() {
+        let packed = [compress(Codec::Zstd, b"one, "), compress(Codec::Zstd, b"two")].concat();
+        assert_eq!(decompress(Codec::Zstd, &packed, 100).unwrap(), b"one, two");
+    }
+
+    #[test]
+    fn the_bound_is_exact() {
+        let plain = vec![7; 100_000];
+        for codec in Codec::ALL {
+            let packed = compress(codec, &plain);
+            assert_eq!(decompress(codec, &packed, plain.len()).as_ref(), Ok(&plain));
+            assert!(decompress(codec, &packed, plain.len() - 1).is_err());
+        }
     }
 }
