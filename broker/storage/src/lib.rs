@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod checkpoint;
+pub mod data_dir;
 pub mod disk;
 pub mod epochs;
 pub mod error;

@@ -99,6 +99,7 @@ pub struct PartitionState {
     pub position: u64,
     /// The durable end.
     pub next_offset: Offset,
+    /// Epoch of the last batch below it.
     pub epoch: LeaderEpoch,
     pub high_watermark: Offset,
     pub snapshot_offset: Option<Offset>,
@@ -494,7 +495,7 @@ impl<D: Disk> Log<D> {
             segment_base: place.map(|(base, _)| base),
             position: place.map_or(0, |(_, position)| position),
             next_offset,
-            epoch: self.epoch,
+            epoch: self.shared.epoch_before(next_offset),
             high_watermark: high_watermark.min(next_offset),
             snapshot_offset: self.snapshots.last().copied(),
         };
@@ -726,6 +727,12 @@ impl<D: Disk> Shared<D> {
 
     fn write_epochs(&self, change: impl FnOnce(&mut EpochTable) -> bool) -> bool {
         change(&mut self.epochs.write().expect("no holder of this lock panics"))
+    }
+
+    /// The epoch of the batch that ends at `end`.
+    fn epoch_before(&self, end: Offset) -> LeaderEpoch {
+        let epochs = self.epochs.read().expect("no holder of this lock panics");
+        epochs.epoch_at(Offset(end.0 - 1)).unwrap_or(LeaderEpoch::NONE)
     }
 
     fn epoch_end(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
