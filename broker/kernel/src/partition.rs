@@ -241,8 +241,9 @@ const SNAPSHOT_BYTES: u64 = 64 << 20;
 
 impl<D: Disk, T> Partition<D, T> {
     /// Takes a log into service, as the leader in `epoch`. Rebuilds the producers' state from the last snapshot and
-    /// what the log has behind it. After a crash the log's end may not be durable yet: take a ticket and sync it, as
-    /// for bytes just written; until then the high watermark stays at the durable end.
+    /// what the log has behind it. After a crash the log's end may not be durable yet: it is treated as bytes just
+    /// written, to be synced at the first tick (which is due at once) or before; until then the high watermark stays
+    /// at the durable end.
     ///
     /// # Errors
     /// When that tail cannot be read.
@@ -264,13 +265,15 @@ impl<D: Disk, T> Partition<D, T> {
         };
         let deletions = Deletions { saved: log.start(), parked: Vec::new(), doomed: Vec::new() };
         let maintenance_deadline = now.mono.plus(settings.maintenance_interval_ms);
+        let unsynced = log.durable_end() < log.end();
+        let leader = if unsynced { Leader::unsynced(now.mono) } else { Leader::new() };
         Ok(Self {
             log,
             settings,
             epoch,
             marks: Arc::new(marks),
             health: Health::Good,
-            leader: Leader::new(),
+            leader,
             producers,
             unsnapshotted_bytes: 0,
             deletions,
@@ -362,7 +365,7 @@ impl<D: Disk, T> Partition<D, T> {
             cause: Arc::clone(&reason),
         });
         self.health = Health::Failed(Arc::clone(&reason));
-        self.fail_pending(&reason, out);
+        self.fail_waiting(&reason, out);
         for (_, token) in self.deletions.parked.drain(..) {
             let result = Err(DeleteRefused::Failed { reason: Arc::clone(&reason) });
             out.push(Output::Deleted { token, result });

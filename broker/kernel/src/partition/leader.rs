@@ -108,6 +108,11 @@ impl<T> Leader<T> {
         }
     }
 
+    /// The log has bytes that nobody has synced yet.
+    pub(super) fn unsynced(now: MonoMs) -> Self {
+        Self { unsynced_bytes: 1, flush_deadline: Some(now), ..Self::new() }
+    }
+
     pub(super) fn flush_deadline(&self) -> Option<MonoMs> {
         self.flush_deadline
     }
@@ -340,11 +345,14 @@ impl<D: Disk, T> Partition<D, T> {
         }
     }
 
-    /// None of the parked replies will ever be true.
-    pub(super) fn fail_pending(&mut self, reason: &Arc<str>, out: &mut Vec<Output<D, T>>) {
-        for parked in self.leader.pending.fail() {
+    /// None of the replies that wait will ever be true. After a bug some may wait where a group was left half-way.
+    pub(super) fn fail_waiting(&mut self, reason: &Arc<str>, out: &mut Vec<Output<D, T>>) {
+        let Leader { pending, group, verdicts, .. } = &mut self.leader;
+        let waiting = pending.fail().chain(verdicts.drain(..).map(|(_, parked)| parked));
+        let tokens = waiting.map(|parked| parked.token).chain(group.drain(..).map(|it| it.token));
+        for token in tokens {
             let result = Err(AppendRefused::Failed { reason: Arc::clone(reason) });
-            out.push(Output::Reply { token: parked.token, result });
+            out.push(Output::Reply { token, result });
         }
     }
 }
