@@ -57,9 +57,9 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
     pub min_insync_replicas: i32,
-    /// Bounds a relaxed topic's loss; on a durable one it changes nothing.
+    /// 1 means durable, see [`Self::is_durable`]; nothing else.
     pub flush_messages: i64,
-    /// As [`Self::flush_messages`], in time.
+    /// Bounds a relaxed topic's loss; on a durable one it changes nothing.
     pub flush_ms: i64,
 }
 
@@ -130,11 +130,20 @@ impl TopicConfig {
 
 /// Why a setting is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid value {value:?} for {key}: {reason}")]
 pub struct InvalidTopicConfig {
     pub key: String,
     pub value: String,
     pub reason: Reason,
+}
+
+impl fmt::Display for InvalidTopicConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, reason } = self;
+        match reason {
+            Reason::UnknownKey => write!(f, "unknown topic setting {key:?}"),
+            reason => write!(f, "invalid value {value:?} for {key}: {reason}"),
+        }
+    }
 }
 
 impl InvalidTopicConfig {
@@ -156,6 +165,8 @@ pub enum Reason {
     NotOneOf(&'static str),
     #[error("it must be a number from 0 to 1")]
     NotARatio,
+    #[error("it must be * or a list of partition:broker pairs separated by commas")]
+    NotReplicas,
     #[error("tiered storage is not supported")]
     NoTiering,
 }
@@ -203,28 +214,38 @@ pub const ROWS: &[Row] = &[
         kind: Kind::List,
         default: "delete",
         broker_name: Some("log.cleanup.policy"),
-        doc: "What becomes of old records: delete by retention, compact to the last of each key, or both. Compacted \
-              topics require keys; compaction itself does not run yet, every record is kept.",
+        doc: "What becomes of old records: delete by retention, compact to the last of each key, both, or nothing if \
+              empty. Compacted topics require keys; compaction itself does not run yet, every record is kept.",
         apply: |config, text| {
             let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            if items().any(|item| item != "delete" && item != "compact") || items().count() == 0 {
-                return Err(Reason::NotOneOf("delete, compact, or both separated by a comma"));
+            if items().any(|item| item != "delete" && item != "compact") {
+                let choices = "delete, compact, both separated by a comma, or empty";
+                return Err(Reason::NotOneOf(choices));
             }
             config.cleanup_delete = items().any(|item| item == "delete");
             config.cleanup_compact = items().any(|item| item == "compact");
             Ok(())
         },
     },
-    unused_int(
-        "compression.gzip.level",
-        "-1",
-        "Level for gzip; batches are stored as sent unless compression.type says.",
-    ),
-    unused_int(
-        "compression.lz4.level",
-        "9",
-        "Level for lz4; batches are stored as sent unless compression.type says.",
-    ),
+    Row {
+        name: "compression.gzip.level",
+        kind: Kind::Int,
+        default: "-1",
+        broker_name: None,
+        doc: "Unused: where the broker compresses, it uses the default level.",
+        apply: |_, text| match int(text, -1, 9)? {
+            0 => Err(Reason::NotOneOf("-1 or from 1 to 9")),
+            _ => Ok(()),
+        },
+    },
+    Row {
+        name: "compression.lz4.level",
+        kind: Kind::Int,
+        default: "9",
+        broker_name: None,
+        doc: "Unused: where the broker compresses, it uses the default level.",
+        apply: |_, text| int(text, 1, 17).map(|_| ()),
+    },
     Row {
         name: "compression.type",
         kind: Kind::String,
@@ -248,11 +269,14 @@ pub const ROWS: &[Row] = &[
             Ok(())
         },
     },
-    unused_int(
-        "compression.zstd.level",
-        "3",
-        "Level for zstd; batches are stored as sent unless compression.type says.",
-    ),
+    Row {
+        name: "compression.zstd.level",
+        kind: Kind::Int,
+        default: "3",
+        broker_name: None,
+        doc: "Unused: where the broker compresses, it uses the default level.",
+        apply: |_, text| int(text, -131072, 22).map(|_| ()),
+    },
     unused_long("delete.retention.ms", "86400000", 0, "How long compaction keeps tombstones."),
     Row {
         name: "durability",
@@ -260,7 +284,7 @@ pub const ROWS: &[Row] = &[
         default: "durable",
         broker_name: Some("durability"),
         doc: "durable: a record is acknowledged, and shown to consumers, once it is on stable storage. relaxed: once it \
-              is in the page cache, and on stable storage at most a second or 64 MiB later.",
+              is in the page cache, and on stable storage at most a second later.",
         apply: |config, text| {
             config.durability = match text {
                 "durable" => Durability::Durable,
@@ -281,7 +305,8 @@ pub const ROWS: &[Row] = &[
         kind: Kind::Long,
         default: LONG_MAX,
         broker_name: Some("log.flush.interval.messages"),
-        doc: "On a relaxed topic, sync after this many records; 1 makes it durable. On a durable topic it changes nothing.",
+        doc: "1 makes a topic durable, whatever durability says. Other values change nothing: a relaxed topic is synced \
+              by time.",
         apply: |config, text| long(text, 1, i64::MAX).map(|value| config.flush_messages = value),
     },
     Row {
@@ -292,7 +317,7 @@ pub const ROWS: &[Row] = &[
         doc: "On a relaxed topic, sync after this time, at most a second. On a durable topic it changes nothing.",
         apply: |config, text| long(text, 0, i64::MAX).map(|value| config.flush_ms = value),
     },
-    unused_list("follower.replication.throttled.replicas", "Unused: there is no replication yet."),
+    throttled_replicas("follower.replication.throttled.replicas"),
     Row {
         name: "index.interval.bytes",
         kind: Kind::Int,
@@ -303,7 +328,7 @@ pub const ROWS: &[Row] = &[
             int(text, 0, i32::MAX).map(|value| config.index_interval_bytes = value.unsigned_abs())
         },
     },
-    unused_list("leader.replication.throttled.replicas", "Unused: there is no replication yet."),
+    throttled_replicas("leader.replication.throttled.replicas"),
     unused_long("local.retention.bytes", "-2", -2, "Unused: there is no tiered storage."),
     unused_long("local.retention.ms", "-2", -2, "Unused: there is no tiered storage."),
     unused_long("max.compaction.lag.ms", LONG_MAX, 1, "Unused: compaction does not run yet."),
@@ -411,7 +436,10 @@ pub const ROWS: &[Row] = &[
         default: "-1",
         broker_name: Some("log.retention.bytes"),
         doc: "Oldest segments go while a partition is larger; -1 keeps any size.",
-        apply: |config, text| long(text, -1, i64::MAX).map(|value| config.retention_bytes = value),
+        // Kafka has no lower bound here and takes whatever is below zero for "any size".
+        apply: |config, text| {
+            long(text, i64::MIN, i64::MAX).map(|value| config.retention_bytes = value.max(-1))
+        },
     },
     Row {
         name: "retention.ms",
@@ -487,11 +515,6 @@ pub const ROWS: &[Row] = &[
 /// Kafka's lower bound since 4.0 (KIP-1030).
 const SEGMENT_BYTES_MIN: i32 = 1 << 20;
 
-const fn unused_int(name: &'static str, default: &'static str, doc: &'static str) -> Row {
-    let apply = |_: &mut TopicConfig, text: &str| int(text, i32::MIN, i32::MAX).map(|_| ());
-    Row { name, kind: Kind::Int, default, broker_name: None, doc, apply }
-}
-
 const fn unused_long(
     name: &'static str,
     default: &'static str,
@@ -507,8 +530,19 @@ const fn unused_long(
     Row { name, kind: Kind::Long, default, broker_name: None, doc, apply }
 }
 
-const fn unused_list(name: &'static str, doc: &'static str) -> Row {
-    Row { name, kind: Kind::List, default: "", broker_name: None, doc, apply: |_, _| Ok(()) }
+const fn throttled_replicas(name: &'static str) -> Row {
+    let apply: fn(&mut TopicConfig, &str) -> Result<(), Reason> = |_, text| {
+        let number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+        let pair = |it: &str| {
+            it.trim().split_once(':').is_some_and(|(left, right)| number(left) && number(right))
+        };
+        match text.is_empty() || text == "*" || text.split(',').all(pair) {
+            true => Ok(()),
+            false => Err(Reason::NotReplicas),
+        }
+    };
+    let doc = "Unused: there is no replication yet.";
+    Row { name, kind: Kind::List, default: "", broker_name: None, doc, apply }
 }
 
 fn long(text: &str, min: i64, max: i64) -> Result<i64, Reason> {
@@ -553,7 +587,18 @@ mod tests {
             ("segment.bytes", "1048575"),
             ("segment.bytes", "2147483648"),
             ("segment.ms", "0"),
-            ("cleanup.policy", ""),
+            ("cleanup.policy", "Delete"),
+            ("compression.gzip.level", "0"),
+            ("compression.gzip.level", "10"),
+            ("compression.lz4.level", "18"),
+            ("compression.zstd.level", "23"),
+            ("leader.replication.throttled.replicas", "0:1,x"),
+            ("local.retention.ms", "-3"),
+            ("retention.ms", "99999999999999999999"),
+            ("max.message.bytes", "-1"),
+            ("segment.index.bytes", "3"),
+            ("max.compaction.lag.ms", "0"),
+            ("message.format.version", "3.0"),
             ("cleanup.policy", "delete,shred"),
             ("compression.type", "brotli"),
             ("message.timestamp.type", "createtime"),
@@ -568,6 +613,53 @@ mod tests {
             assert!(config.set(key, value).is_err(), "{key}={value}");
             assert_eq!(config, TopicConfig::default());
         }
+    }
+
+    #[test]
+    fn what_kafka_accepts_is_accepted() {
+        for (key, value) in [
+            ("cleanup.policy", ""),
+            ("cleanup.policy", "delete,delete"),
+            ("preallocate", "TRUE"),
+            ("retention.ms", " 5 "),
+            ("retention.ms", "+5"),
+            ("retention.bytes", "-7"),
+            ("compression.type", " gzip"),
+            ("compression.gzip.level", "-1"),
+            ("compression.zstd.level", "-131072"),
+            ("leader.replication.throttled.replicas", "*"),
+            ("leader.replication.throttled.replicas", "0:1, 1:2"),
+            ("local.retention.ms", "-1"),
+            ("max.message.bytes", "0"),
+            ("file.delete.delay.ms", "0"),
+        ] {
+            assert_eq!(TopicConfig::default().set(key, value), Ok(()), "{key}={value}");
+        }
+    }
+
+    /// What `LogConfig.configDefCopy()` of Kafka 4.3.1 says: name, type, default.
+    #[test]
+    fn every_topic_setting_of_kafka_has_its_row() {
+        let kafka = include_str!("topic_config/kafka-4.3.1.txt");
+        let ours = ["durability", "validation"];
+        let rows = ROWS.iter().filter(|row| !ours.contains(&row.name));
+        let told: String = rows
+            .map(|row| {
+                let kind = format!("{:?}", row.kind).to_uppercase();
+                format!("{} {kind} {}", row.name, row.default).trim_end().to_owned() + "\n"
+            })
+            .collect();
+        assert_eq!(told, kafka);
+    }
+
+    #[test]
+    fn refusals_say_what_was_wrong() {
+        let refused = |key, value| TopicConfig::default().set(key, value).unwrap_err().to_string();
+        assert_eq!(refused("a.b", "1"), "unknown topic setting \"a.b\"");
+        assert_eq!(
+            refused("segment.ms", "0"),
+            "invalid value \"0\" for segment.ms: it must be from 1 to 9223372036854775807"
+        );
     }
 
     #[test]
