@@ -82,6 +82,23 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_those_of_kafkas_own_code() {
+        // `BuiltInPartitioner.partitionForKey(key, 7)` and `Utils.abs(key.hashCode()) % 50` of 4.3.1.
+        for (text, partition, coordinator) in [
+            ("", 2, 0),
+            ("a", 5, 47),
+            ("ab", 0, 5),
+            ("abc", 4, 4),
+            ("k1", 0, 16),
+            ("é", 4, 33),
+            ("the quick brown fox", 6, 21),
+        ] {
+            assert_eq!(partition_for_key(text.as_bytes(), 7), partition, "{text}");
+            assert_eq!(coordinator_partition(text, 50), coordinator, "{text}");
+        }
+    }
+
+    #[test]
     fn keys_spread_over_all_partitions() {
         let mut seen = [false; 7];
         for n in 0..100_u32 {

@@ -12,7 +12,9 @@
 //! Varints are zig-zag coded, as in Kafka's `DefaultRecord`. Header keys may repeat and need not be UTF-8: nothing here
 //! interprets them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::batch::{Attributes, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD, MAGIC};
 use crate::checksum::crc32c;
@@ -27,8 +29,71 @@ pub struct Record {
     pub timestamp_delta: i64,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
+
+/// The headers of one record, in order: checked when the record was read, sliced when they are looked at. So a record of
+/// nothing but headers costs no memory beyond its own bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Invariant: exactly `count` well-formed headers.
+    bytes: Bytes,
+    count: usize,
+}
+
+impl Headers {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl IntoIterator for Headers {
+    type Item = Header;
+    type IntoIter = HeaderIter;
+
+    fn into_iter(self) -> HeaderIter {
+        HeaderIter(self)
+    }
+}
+
+impl IntoIterator for &Headers {
+    type Item = Header;
+    type IntoIter = HeaderIter;
+
+    fn into_iter(self) -> HeaderIter {
+        HeaderIter(self.clone())
+    }
+}
+
+/// Iterates over the headers of a record.
+#[derive(Clone, Debug)]
+pub struct HeaderIter(Headers);
+
+impl Iterator for HeaderIter {
+    type Item = Header;
+
+    fn next(&mut self) -> Option<Header> {
+        let Headers { bytes, count } = &mut self.0;
+        *count = count.checked_sub(1)?;
+        let mut cursor = Cursor { bytes, at: 0, index: 0 };
+        let checked = "the headers were checked when the record was read";
+        let (key, value) = cursor.header().expect(checked);
+        let at = cursor.at;
+        let header = Header { key: bytes.slice(key), value: value.map(|it| bytes.slice(it)) };
+        bytes.advance(at);
+        Some(header)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.count, Some(self.0.count))
+    }
+}
+
+impl ExactSizeIterator for HeaderIter {}
 
 /// One header of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +181,16 @@ impl Records {
         cursor.take(1)?; // attributes: unused
         let timestamp_delta = cursor.varlong()?;
         let offset_delta = cursor.varint()?;
-        let key = cursor.bytes_of(&record)?;
-        let value = cursor.bytes_of(&record)?;
-        let headers = cursor.headers(&record)?;
-        match record.len() - cursor.at {
-            0 => Ok(Record { offset_delta, timestamp_delta, key, value, headers }),
-            left => Err(InvalidRecords::Surplus { index, left }),
+        let key = cursor.field()?;
+        let value = cursor.field()?;
+        let (count, at) = cursor.headers()?;
+        let left = record.len() - cursor.at;
+        if left > 0 {
+            return Err(InvalidRecords::Surplus { index, left });
         }
+        let (key, value) = (key.map(|it| record.slice(it)), value.map(|it| record.slice(it)));
+        let headers = Headers { bytes: record.slice(at..), count };
+        Ok(Record { offset_delta, timestamp_delta, key, value, headers })
     }
 }
 
@@ -174,27 +242,30 @@ impl Cursor<'_> {
         Ok(Some(length_claimed))
     }
 
-    fn bytes_of(&mut self, record: &Bytes) -> Result<Option<Bytes>, InvalidRecords> {
+    /// Where a key or a value lies; `None` for null.
+    fn field(&mut self) -> Result<Option<Range<usize>>, InvalidRecords> {
         let Some(length) = self.length()? else { return Ok(None) };
         let start = self.at;
         self.take(length)?;
-        Ok(Some(record.slice(start..start + length)))
+        Ok(Some(start..self.at))
     }
 
-    fn headers(&mut self, record: &Bytes) -> Result<Vec<Header>, InvalidRecords> {
-        let (index, count) = (self.index, self.varlong()?);
-        // A header takes at least two bytes, so the bytes left bound what is allocated.
-        let possible = (self.bytes.len() - self.at) / 2;
-        let count = usize::try_from(count)
-            .ok()
-            .filter(|count| *count <= possible)
-            .ok_or(InvalidRecords::HeaderCount { index, count })?;
-        let mut headers = Vec::with_capacity(count);
+    /// Walks over the headers: how many there are and where the first begins.
+    fn headers(&mut self) -> Result<(usize, usize), InvalidRecords> {
+        let (index, claimed) = (self.index, self.varlong()?);
+        let refused = InvalidRecords::HeaderCount { index, count: claimed };
+        let count = usize::try_from(claimed).map_err(|_| refused)?;
+        let at = self.at;
         for _ in 0..count {
-            let key = self.bytes_of(record)?.ok_or(InvalidRecords::Length { index, length: -1 })?;
-            headers.push(Header { key, value: self.bytes_of(record)? });
+            self.header()?;
         }
-        Ok(headers)
+        Ok((count, at))
+    }
+
+    fn header(&mut self) -> Result<(Range<usize>, Option<Range<usize>>), InvalidRecords> {
+        let index = self.index;
+        let key = self.field()?.ok_or(InvalidRecords::Length { index, length: -1 })?;
+        Ok((key, self.field()?))
     }
 }
 
@@ -495,6 +566,29 @@ mod tests {
         }
 
         #[test]
+        fn damaged_records_end_in_an_error_or_records(
+            input in prop::collection::vec(any_record(), 1..5),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            codec in 0_u8..5,
+        ) {
+            let mut bytes = build(Codec::from_number(codec).unwrap(), &input).to_vec();
+            let header = BatchHeader::parse(&bytes).unwrap();
+            for (at, mask) in flips {
+                let at = HEADER_BYTES + at.index(bytes.len() - HEADER_BYTES);
+                bytes[at] ^= mask;
+            }
+            let bytes = Bytes::from(bytes);
+            if let Ok(records) = records(&header, &bytes, BYTES_MAX) {
+                for record in records.flatten() {
+                    let claimed = record.headers.len();
+                    prop_assert_eq!(record.headers.into_iter().count(), claimed);
+                }
+            }
+            let _ = validate_records(&header, &bytes, true, BYTES_MAX);
+            let _ = recompress(&header, &bytes, Codec::Lz4, BYTES_MAX);
+        }
+
+        #[test]
         fn hostile_bodies_end_in_an_error_or_records(
             body in prop::collection::vec(any::<u8>(), 0..200),
             count in any::<i32>(),
@@ -559,5 +653,43 @@ mod tests {
         let all: Vec<_> = records(&header, &built, BYTES_MAX).unwrap().collect();
         assert_eq!(all.len(), 2);
         assert!(matches!(all[1], Err(InvalidRecords::Truncated { index: 1 })));
+    }
+
+    #[test]
+    fn a_record_of_headers_alone_is_not_blown_up() {
+        let headers: Vec<(&[u8], Option<&[u8]>)> = vec![(b"", None); 100_000];
+        let mut builder = BatchBuilder::default();
+        let batch = builder.push(NewRecord { headers: &headers, ..NewRecord::default() }).build();
+        let header = BatchHeader::parse(&batch).unwrap();
+        let record = records(&header, &batch, BYTES_MAX).unwrap().next().unwrap().unwrap();
+        assert_eq!((record.headers.len(), record.headers.is_empty()), (100_000, false));
+        assert_eq!((&record.headers).into_iter().len(), 100_000);
+        assert!(record.headers.into_iter().all(|it| it.key.is_empty() && it.value.is_none()));
+    }
+
+    #[test]
+    fn what_kafkas_java_client_writes_reads_back() {
+        // Built by `MemoryRecords.withIdempotentRecords` of kafka-clients 4.3.1, one batch for each codec.
+        let header =
+            |key: &str, value: Option<&[u8]>| (key.as_bytes().to_vec(), value.map(Into::into));
+        let headers = vec![header("a", None), header("a", Some(&[1])), header("é", Some(&[]))];
+        let expected: Vec<Owned> = vec![
+            (1000, Some(b"key".to_vec()), Some(b"value".to_vec()), headers),
+            (900, None, None, Vec::new()),
+            (1500, Some(Vec::new()), Some(b"value".repeat(6)), Vec::new()),
+        ];
+        for (codec, line) in Codec::ALL.into_iter().zip(include_str!("record/java.txt").lines()) {
+            let (name, hex) = line.split_once(' ').unwrap();
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let batch: Bytes = (0..hex.len()).step_by(2).map(byte).collect();
+            let header = batch::validate(&batch, u32::MAX).unwrap();
+            assert_eq!((header.attributes.codec(), name), (codec.number(), codec.name()));
+            assert_eq!((header.producer_id.0, header.base_sequence), (7, 5));
+            assert_eq!(read(&batch).unwrap(), expected, "{name}");
+            assert_eq!(validate_records(&header, &batch, false, BYTES_MAX), Ok(()), "{name}");
+            if codec == Codec::None {
+                assert_eq!(build(codec, &expected).slice(16..), batch.slice(16..), "{name}");
+            }
+        }
     }
 }
