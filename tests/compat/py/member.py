@@ -7,7 +7,7 @@
 import signal
 import sys
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError
 
@@ -45,17 +45,6 @@ def produce(bootstrap, topic):
         raise failures[0]
 
 
-class Committer(ConsumerRebalanceListener):
-    def __init__(self, consumer):
-        self.consumer = consumer
-
-    def on_partitions_revoked(self, revoked):
-        commit(self.consumer)
-
-    def on_partitions_assigned(self, assigned):
-        print("assigned", sorted(assigned), file=sys.stderr)
-
-
 def commit(consumer):
     """Commits what was written; a rebalance or a broker that is down only means that records are read again."""
     try:
@@ -78,7 +67,7 @@ def consume(bootstrap, group, path, topics):
         partition_assignment_strategy=[RangePartitionAssignor],
         reconnect_backoff_max_ms=200,
     )
-    consumer.subscribe(topics, listener=Committer(consumer))
+    consumer.subscribe(topics)
     with open(path, "ab") as out:
         while not stop:
             batches = consumer.poll(timeout_ms=200)
@@ -86,6 +75,7 @@ def consume(bootstrap, group, path, topics):
                 for r in records:
                     number = dict(r.headers).get("line", b"-")
                     out.write(b"%s\t%d\t%d\t%s\t%s\t%s\n" % (r.topic.encode(), r.partition, r.offset, number, r.key, r.value))
+            # Committed after every poll, so a rebalance finds nothing left to commit.
             if batches:
                 out.flush()
                 commit(consumer)
