@@ -48,13 +48,36 @@ pub(crate) fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result
     disk.sync_dir(dir).map_err(Fault::of("sync", dir))
 }
 
+/// Replaces several files of one directory with two barriers: one before the renames, one behind them.
+pub(crate) fn write_files<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    files: &[(&str, Vec<u8>)],
+) -> Result<(), Fault> {
+    let paths = files.iter().map(|(name, bytes)| (dir.join(name), bytes));
+    let paths: Vec<_> =
+        paths.map(|(path, bytes)| (with_suffix(&path, ".tmp"), path, bytes)).collect();
+    for (temporary, _, bytes) in &paths {
+        fill(disk, temporary, bytes).map_err(Fault::of("write", temporary))?;
+    }
+    disk.sync_all().map_err(Fault::of("sync", dir))?;
+    for (temporary, path, _) in &paths {
+        disk.rename(temporary, path).map_err(Fault::of("rename to", path))?;
+    }
+    disk.sync_dir(dir).map_err(Fault::of("sync", dir))
+}
+
 fn write_temporary<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fill(disk, path, bytes)?.sync()
+}
+
+fn fill<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<D::File> {
     let file = disk.open(path, OpenMode::OpenOrCreate)?;
-    if file.len()? > 0 {
+    if !file.is_empty()? {
         file.truncate(0)?;
     }
     write_all(&file, &mut [IoSlice::new(bytes)], 0)?;
-    file.sync()
+    Ok(file)
 }
 
 /// `path` with `suffix` behind its name.
@@ -88,11 +111,7 @@ pub fn read_topic_id<D: Disk>(disk: &D, dir: &Path) -> Result<Option<TopicId>, F
 pub(crate) fn write_topic_id<D: Disk>(disk: &D, dir: &Path, id: TopicId) -> Result<(), Fault> {
     let path = dir.join(PARTITION_METADATA);
     let text = format!("version: 0\ntopic_id: {id}\n");
-    let write = || {
-        let file = disk.open(&path, OpenMode::OpenOrCreate)?;
-        write_all(&file, &mut [IoSlice::new(text.as_bytes())], 0)
-    };
-    write().map_err(Fault::of("write", &path))
+    fill(disk, &path, text.as_bytes()).map(drop).map_err(Fault::of("write", &path))
 }
 
 fn parse_partition_metadata(text: &str) -> Option<TopicId> {

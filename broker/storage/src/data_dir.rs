@@ -9,11 +9,12 @@
 //!
 //! millrace-state, big-endian; persisted, never reuse:
 //!   magic "MILLSTAT" | version u32 = 1 | generation u64 | count u32
-//!   each: topic length u16, topic | partition i32 | log start i64 | segment base i64 (-1: none) | position u64
-//!         | next offset i64 | epoch i32 | high watermark i64 | snapshot offset i64 (-1: none)
+//!   each: topic length u16, topic | partition i32 | topic id 16 B | log start i64 | segment base i64 (-1: none)
+//!         | position u64 | next offset i64 | epoch i32 | high watermark i64 | snapshot offset i64 (-1: none)
 //!   CRC-32 (IEEE) of all before it, u32
 //! ```
-//! Durable bytes only are recorded, so whatever survives a crash is true. Clean and unclean differ in whether the
+//! Durable bytes only are recorded, so whatever survives a crash is true. The topic id keeps a record about a deleted
+//! topic from being held against a new one of the same name; `Log::open` compares it. Clean and unclean differ in whether the
 //! recorded ends are the ends. Called by the shell: at start, by its housekeeper, and at the very end.
 
 use std::collections::BTreeMap;
@@ -21,11 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use millrace_model::checksum::crc32_ieee;
-use millrace_model::ids::{NodeId, PartitionIndex, TopicName, TopicPartition};
+use millrace_model::ids::{NodeId, PartitionIndex, TopicId, TopicName, TopicPartition};
 use millrace_model::offset::{LeaderEpoch, Offset};
 use tracing::warn;
 
-use crate::checkpoint::{read_optional, write_file};
+use crate::checkpoint::{read_optional, write_file, write_files};
 use crate::disk::Disk;
 use crate::error::Fault;
 use crate::log::{PartitionState, Trust};
@@ -48,6 +49,11 @@ pub enum DataDirError {
         path = path.display()
     )]
     OtherNode { path: PathBuf, found: NodeId, asked: NodeId },
+    #[error(
+        "{path} is no data directory: it has no meta.properties but holds {entry:?}; choose an empty --data-dir",
+        path = path.display()
+    )]
+    Foreign { path: PathBuf, entry: String },
     #[error("{path} cannot be read as meta.properties: {reason}", path = path.display())]
     Meta { path: PathBuf, reason: String },
     #[error(transparent)]
@@ -60,14 +66,22 @@ pub struct DataDir<D: Disk> {
     path: PathBuf,
     identity: Identity,
     was_clean: bool,
-    recorded: BTreeMap<TopicPartition, PartitionState>,
+    /// What the last process recorded; `None` when neither generation can be read.
+    recorded: Option<States>,
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: BTreeMap<TopicPartition, Offset>,
     partitions: Vec<TopicPartition>,
     leftovers: Vec<PathBuf>,
-    /// Generation of the newest state file. Guards the turn of writing.
-    generation: Mutex<u64>,
+    /// Guards the turn of writing state files.
+    recorder: Mutex<Recorder>,
     _lock: D::Lock,
+}
+
+struct Recorder {
+    /// Of the newest state file.
+    generation: u64,
+    /// What it holds.
+    states: States,
 }
 
 impl<D: Disk> DataDir<D> {
@@ -83,6 +97,7 @@ impl<D: Disk> DataDir<D> {
         })?;
         let identity = read_or_write_identity(&disk, path, fresh)?;
         let (generation, recorded) = read_state(&disk, path)?;
+        let recorder = Recorder { generation, states: recorded.clone().unwrap_or_default() };
         let marker = path.join(CLEAN_MARKER);
         let was_clean = disk.exists(&marker).map_err(|it| Fault::new("look at", &marker, &it))?;
         if was_clean {
@@ -100,7 +115,7 @@ impl<D: Disk> DataDir<D> {
             recorded,
             partitions,
             leftovers,
-            generation: Mutex::new(generation),
+            recorder: Mutex::new(recorder),
             _lock: lock,
         })
     }
@@ -136,39 +151,55 @@ impl<D: Disk> DataDir<D> {
         self.path.join(partition.to_string())
     }
 
-    /// How much of a partition's files may be believed, by what was recorded before this open.
+    /// How much of a partition's files may be believed, by what was recorded before this open. Kafka's checkpoints are
+    /// asked only when our own record is lost: they do not know which topic they speak of.
     pub fn trust(&self, partition: &TopicPartition) -> Trust {
-        match self.recorded.get(partition) {
-            Some(state) if self.was_clean => Trust::Clean(*state),
-            Some(state) => Trust::Recorded(*state),
-            None => match self.recovery_points.get(partition) {
-                Some(recovery_point) => {
-                    let log_start = self.log_starts.get(partition).copied().unwrap_or(Offset::ZERO);
-                    Trust::Offsets { log_start, recovery_point: *recovery_point }
-                }
+        if let Some(recorded) = &self.recorded {
+            return match recorded.get(partition) {
+                Some(state) if self.was_clean => Trust::Clean(*state),
+                Some(state) => Trust::Recorded(*state),
                 None => Trust::Nothing,
-            },
+            };
+        }
+        match self.recovery_points.get(partition) {
+            Some(recovery_point) => {
+                let log_start = self.log_starts.get(partition).copied().unwrap_or(Offset::ZERO);
+                Trust::Offsets { log_start, recovery_point: *recovery_point }
+            }
+            None => Trust::Nothing,
         }
     }
 
-    /// Records the durable state of all logs, in our format and in Kafka's.
+    /// The topic that was last recorded under that name, for when `partition.metadata` is lost.
+    pub fn recorded_topic_id(&self, partition: &TopicPartition) -> Option<TopicId> {
+        Some(self.recorded.as_ref()?.get(partition)?.topic_id)
+    }
+
+    /// Records the durable state of logs, in our format and in Kafka's. Logs not mentioned keep what was recorded of
+    /// them as long as their directory is there. Two barriers, however many files.
     ///
     /// # Errors
     /// Any failure; what was recorded before then still counts.
     pub fn record(&self, states: &[(TopicPartition, PartitionState)]) -> Result<(), Fault> {
-        let mut generation = self.generation.lock().expect("no holder of this lock panics");
-        let next = *generation + 1;
-        let name = STATE_FILES[usize::from(next % 2 == 1)];
-        write_file(&self.disk, &self.path.join(name), &encode_state(next, states))?;
-        *generation = next;
-        let offsets = |of: fn(&PartitionState) -> Offset| encode_offsets(states, of);
-        for (name, text) in [
+        let mut recorder = self.recorder.lock().expect("no holder of this lock panics");
+        let mut all: States = states.iter().cloned().collect();
+        for (partition, state) in &recorder.states {
+            let dir = self.partition_dir(partition);
+            let exists = || self.disk.exists(&dir).map_err(|it| Fault::new("look at", &dir, &it));
+            if !all.contains_key(partition) && exists()? {
+                all.insert(partition.clone(), *state);
+            }
+        }
+        let generation = recorder.generation + 1;
+        let offsets = |of: fn(&PartitionState) -> Offset| encode_offsets(&all, of).into_bytes();
+        let files = [
+            (STATE_FILES[usize::from(generation % 2 == 1)], encode_state(generation, &all)),
             (RECOVERY_POINTS, offsets(|state| state.next_offset)),
             (HIGH_WATERMARKS, offsets(|state| state.high_watermark)),
             (LOG_STARTS, offsets(|state| state.log_start)),
-        ] {
-            write_file(&self.disk, &self.path.join(name), text.as_bytes())?;
-        }
+        ];
+        write_files(&self.disk, &self.path, &files)?;
+        *recorder = Recorder { generation, states: all };
         Ok(())
     }
 
@@ -217,6 +248,7 @@ fn read_or_write_identity<D: Disk>(
         let text = format!(
             "version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={directory_id}\n"
         );
+        refuse_foreign(disk, dir)?;
         write_file(disk, &path, text.as_bytes())?;
         return Ok(fresh);
     };
@@ -227,6 +259,16 @@ fn read_or_write_identity<D: Disk>(
         return Err(DataDirError::OtherNode { path: dir.to_owned(), found, asked });
     }
     Ok(found)
+}
+
+/// A directory without our identity must be empty: it may be somebody's mistake.
+fn refuse_foreign<D: Disk>(disk: &D, dir: &Path) -> Result<(), DataDirError> {
+    let ours = |name: &str| name == LOCK_FILE || name == "lost+found" || name.ends_with(".tmp");
+    let entries = disk.list(dir).map_err(|error| Fault::new("list", dir, &error))?;
+    match entries.into_iter().find(|entry| !ours(&entry.name)) {
+        Some(entry) => Err(DataDirError::Foreign { path: dir.to_owned(), entry: entry.name }),
+        None => Ok(()),
+    }
 }
 
 fn parse_identity(text: &str) -> Result<Identity, String> {
@@ -269,7 +311,7 @@ const NONE: i64 = -1;
 
 type States = BTreeMap<TopicPartition, PartitionState>;
 
-fn encode_state(generation: u64, states: &[(TopicPartition, PartitionState)]) -> Vec<u8> {
+fn encode_state(generation: u64, states: &States) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_be_bytes());
     out.extend_from_slice(&generation.to_be_bytes());
@@ -281,6 +323,7 @@ fn encode_state(generation: u64, states: &[(TopicPartition, PartitionState)]) ->
         out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
         out.extend_from_slice(topic);
         out.extend_from_slice(&partition.partition.0.to_be_bytes());
+        out.extend_from_slice(&state.topic_id.0);
         out.extend_from_slice(&state.log_start.0.to_be_bytes());
         out.extend_from_slice(&optional(state.segment_base).to_be_bytes());
         out.extend_from_slice(&state.position.to_be_bytes());
@@ -342,6 +385,7 @@ impl Fields<'_> {
         let topic = TopicName::parse(std::str::from_utf8(topic).ok()?).ok()?;
         let partition = PartitionIndex(i32::from_be_bytes(self.take()?));
         let state = PartitionState {
+            topic_id: TopicId(self.take()?),
             log_start: self.offset()?,
             segment_base: self.optional()?,
             position: u64::from_be_bytes(self.take()?),
@@ -355,13 +399,15 @@ impl Fields<'_> {
 }
 
 /// The newer of the two state files that can be read. None at all is no error: whole logs are scanned then.
-fn read_state<D: Disk>(disk: &D, dir: &Path) -> Result<(u64, States), Fault> {
-    let mut newest = (0, States::new());
+fn read_state<D: Disk>(disk: &D, dir: &Path) -> Result<(u64, Option<States>), Fault> {
+    let mut newest = (0, None);
     for name in STATE_FILES {
         let path = dir.join(name);
         let Some(bytes) = read_optional(disk, &path)? else { continue };
         match decode_state(&bytes) {
-            Some(state) if state.0 > newest.0 => newest = state,
+            Some((generation, states)) if generation > newest.0 => {
+                newest = (generation, Some(states));
+            }
             Some(_) => {}
             None => warn!(path = %path.display(), "a damaged state file is passed over"),
         }
@@ -371,10 +417,7 @@ fn read_state<D: Disk>(disk: &D, dir: &Path) -> Result<(u64, States), Fault> {
 
 // ---- Kafka's offset checkpoints: "0\n<count>\n<topic> <partition> <offset>\n"... ----
 
-fn encode_offsets(
-    states: &[(TopicPartition, PartitionState)],
-    of: fn(&PartitionState) -> Offset,
-) -> String {
+fn encode_offsets(states: &States, of: fn(&PartitionState) -> Offset) -> String {
     let mut text = format!("0\n{}\n", states.len());
     for (TopicPartition { topic, partition }, state) in states {
         text.push_str(&format!("{topic} {partition} {}\n", of(state)));
@@ -419,6 +462,7 @@ mod tests {
 
     fn state(next: i64) -> PartitionState {
         PartitionState {
+            topic_id: TopicId([7; 16]),
             log_start: Offset(3),
             segment_base: Some(Offset(0)),
             position: 4711,
@@ -439,9 +483,9 @@ mod tests {
 
     #[test]
     fn state_survives_its_bytes_and_damage_is_seen() {
-        let states = [(partition("a", 0), state(9)), (partition("b.c", 7), state(0))];
+        let states = [(partition("a", 0), state(9)), (partition("b.c", 7), state(0))].into();
         let bytes = encode_state(5, &states);
-        assert_eq!(decode_state(&bytes), Some((5, states.into_iter().collect())));
+        assert_eq!(decode_state(&bytes), Some((5, states)));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
@@ -498,6 +542,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_mentioned_stays_recorded_while_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, gone) = (partition("here", 0), partition("gone", 0));
+        let data_dir = open(dir.path()).unwrap();
+        std::fs::create_dir(data_dir.partition_dir(&here)).unwrap();
+        data_dir.record(&[(here.clone(), state(10)), (gone.clone(), state(11))]).unwrap();
+        data_dir.record(&[]).unwrap();
+        drop(data_dir);
+        let data_dir = open(dir.path()).unwrap();
+        assert_eq!(data_dir.trust(&here), Trust::Recorded(state(10)));
+        assert_eq!(data_dir.trust(&gone), Trust::Nothing);
+    }
+
+    #[test]
+    fn a_directory_with_strange_files_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.txt"), "x").unwrap();
+        assert!(matches!(open(dir.path()), Err(DataDirError::Foreign { .. })));
+    }
+
+    #[test]
     fn a_second_holder_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path()).unwrap();
@@ -509,6 +574,7 @@ mod tests {
     #[test]
     fn directories_are_sorted_into_partitions_and_leavings() {
         let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()).unwrap());
         for name in ["a-1", "a-0", "b-2.AAAAAAAAAAAAAAAAAAAAAA-delete", "c-0.x-stray", "odd"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
@@ -520,7 +586,7 @@ mod tests {
 
     #[test]
     fn checkpoints_are_kafkas() {
-        let states = [(partition("a", 0), state(9)), (partition("b", 1), state(4))];
+        let states = [(partition("a", 0), state(9)), (partition("b", 1), state(4))].into();
         let text = encode_offsets(&states, |state| state.next_offset);
         assert_eq!(text, "0\n2\na 0 9\nb 1 4\n");
         let expected = [(partition("a", 0), Offset(9)), (partition("b", 1), Offset(4))];

@@ -20,7 +20,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(crate) fn new(action: &'static str, path: &Path, error: &io::Error) -> Self {
+    pub fn new(action: &'static str, path: &Path, error: &io::Error) -> Self {
         Self {
             action,
             path: path.into(),

@@ -150,6 +150,12 @@ impl<M: Map> Indexes<M> {
         Some(TimeEntry::decode(self.times.get(after.checked_sub(1)?)))
     }
 
+    /// The last entry of a batch that ends below `relative`.
+    pub(crate) fn time_below(&self, relative: u32) -> Option<TimeEntry> {
+        let after = self.times.partition_point(|e| TimeEntry::decode(e).relative < relative);
+        Some(TimeEntry::decode(self.times.get(after.checked_sub(1)?)))
+    }
+
     pub(crate) fn last_time(&self) -> Option<TimeEntry> {
         Some(TimeEntry::decode(self.times.get(self.times.count().checked_sub(1)?)))
     }
@@ -183,12 +189,6 @@ impl<M: Map> Indexes<M> {
         let times = self.times.partition_point(|e| TimeEntry::decode(e).relative < relative);
         self.offsets.truncate(files.disk, files.index, offsets)?;
         self.times.truncate(files.disk, files.timeindex, times)
-    }
-
-    /// Lets go of spare memory: nothing will be added soon.
-    pub(crate) fn shrink(&mut self) {
-        self.offsets.pending.shrink_to_fit();
-        self.times.pending.shrink_to_fit();
     }
 }
 

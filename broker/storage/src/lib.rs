@@ -15,4 +15,5 @@ pub mod snapshot;
 
 mod index;
 mod latch;
+mod retention;
 mod segment;

@@ -23,7 +23,7 @@ use millrace_model::ids::TopicId;
 use millrace_model::offset::{EpochEnd, LeaderEpoch, Offset};
 use tracing::warn;
 
-pub use reader::{FileRange, Headers, LogReader, ReadOut};
+pub use reader::{FileRange, Headers, LogReader, ReadOut, TimedOffset};
 pub use recover::{Recovered, Torn, Trust};
 
 use crate::checkpoint::{PendingFile, read_optional, write_topic_id};
@@ -31,6 +31,7 @@ use crate::disk::{Disk, File, write_all};
 use crate::epochs::EpochTable;
 use crate::error::{AppendError, CloseError, Fault, ReadError};
 use crate::latch::Latch;
+use crate::retention::{self, Candidate};
 use crate::segment::{Segment, Site, Writer, file_path};
 use crate::snapshot::{self, ProducerEntry};
 
@@ -93,6 +94,8 @@ pub struct Appended {
 /// The exact state of a log up to its durable end: where recovery begins after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionState {
+    /// Whose log it is.
+    pub topic_id: TopicId,
     pub log_start: Offset,
     /// The segment that `position` counts in; `None` while the partition has none.
     pub segment_base: Option<Offset>,
@@ -116,6 +119,7 @@ pub struct Checkpoint<D: Disk> {
 /// The log of one partition, in its owner's hands.
 pub struct Log<D: Disk> {
     shared: Arc<Shared<D>>,
+    topic_id: TopicId,
     config: LogConfig,
     latch: Latch,
     /// `None` until the first append: nothing is opened for a partition that only exists.
@@ -165,7 +169,8 @@ impl<D: Disk> Log<D> {
             }
             _ => write_topic_id(&disk, dir, topic_id)?,
         }
-        Ok(Self::assemble(disk, dir, config, Vec::new(), EpochTable::default()))
+        let log = Self::assemble(disk, dir, config, Vec::new(), EpochTable::default());
+        Ok(Self { topic_id, ..log })
     }
 
     /// A log over these segments; start and all three ends stand at the first one's base.
@@ -191,6 +196,7 @@ impl<D: Disk> Log<D> {
         };
         Self {
             shared: Arc::new(shared),
+            topic_id: TopicId::ZERO,
             config,
             latch: Latch::default(),
             writer: None,
@@ -221,6 +227,11 @@ impl<D: Disk> Log<D> {
 
     pub fn size_bytes(&self) -> u64 {
         self.shared.size.load(Ordering::Relaxed)
+    }
+
+    /// The topic that this is a partition of; zero when `partition.metadata` is lost.
+    pub fn topic_id(&self) -> TopicId {
+        self.topic_id
     }
 
     pub fn dir(&self) -> &Path {
@@ -273,7 +284,7 @@ impl<D: Disk> Log<D> {
         let roll = self.roll_next && writer.cursor.position > 0;
         let fit = if roll { 0 } else { self.fit(&writer, batches, now) };
         let result = if fit == batches.len() {
-            write(&writer, batches).map(|()| self.commit(&mut writer, batches)).map(|()| None)
+            write(&writer, batches).map(|()| self.commit(&mut writer, batches, now)).map(|()| None)
         } else {
             self.append_rolling(&mut writer, fit, batches, now)
         };
@@ -342,18 +353,18 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        self.commit(writer, here);
+        self.commit(writer, here, now);
         for (next, there) in begun {
             self.adopt(writer, next);
-            self.commit(writer, there);
+            self.commit(writer, there, now);
         }
         Ok(Some(writer.segment.base()))
     }
 
     fn begin_segment(&self, base: Offset, now: WallMs) -> Result<Writer<D>, Fault> {
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
-        let segment = Segment::create(&Site { disk, dir, config: &self.config }, base)?;
-        Ok(Writer::create(segment, now))
+        let segment = Segment::create(&Site { disk, dir, config: &self.config, now }, base)?;
+        Ok(Writer::create(segment))
     }
 
     /// Removes files of segments that never joined the log.
@@ -376,7 +387,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Batches that were written become part of the log; readers see them once the end is stored.
-    fn commit(&mut self, writer: &mut Writer<D>, batches: &[AppendBatch<'_>]) {
+    fn commit(&mut self, writer: &mut Writer<D>, batches: &[AppendBatch<'_>], now: WallMs) {
         let Some(last) = batches.last() else { return };
         let before = writer.cursor.position;
         for batch in batches {
@@ -385,7 +396,7 @@ impl<D: Disk> Log<D> {
                 self.assign_epoch(batch.epoch, batch.base);
             }
         }
-        writer.publish(last.base.plus(i64::from(last.header.last_offset_delta) + 1));
+        writer.publish(last.base.plus(i64::from(last.header.last_offset_delta) + 1), now);
         self.shared.size.fetch_add(writer.cursor.position - before, Ordering::Relaxed);
         if !self.unsynced.last().is_some_and(|last| Arc::ptr_eq(last, &writer.segment)) {
             self.unsynced.push(Arc::clone(&writer.segment));
@@ -406,6 +417,10 @@ impl<D: Disk> Log<D> {
             // Only a hint: a real failure shows at the sync.
             warn!(dir = %self.shared.dir.display(), %error, "write-back does not begin");
         }
+    }
+
+    fn read_failed(&mut self, error: ReadError) -> AppendError {
+        self.append_failed(error.into_fault())
     }
 
     fn append_failed(&mut self, fault: Fault) -> AppendError {
@@ -444,7 +459,7 @@ impl<D: Disk> Log<D> {
         let writer = match self.writer.take() {
             Some(writer) => Ok(writer),
             None => match self.shared.last_segment() {
-                Some(last) => Writer::resume(&last, now).map_err(ReadError::into_fault),
+                Some(last) => Writer::resume(&last).map_err(ReadError::into_fault),
                 None => self.begin_segment(self.end(), now).inspect(|writer| {
                     self.shared.push_segment(&writer.segment);
                 }),
@@ -491,6 +506,7 @@ impl<D: Disk> Log<D> {
             }
         };
         let state = PartitionState {
+            topic_id: self.topic_id,
             log_start: self.start(),
             segment_base: place.map(|(base, _)| base),
             position: place.map_or(0, |(_, position)| position),
@@ -525,9 +541,8 @@ impl<D: Disk> Log<D> {
 
     // ---- Forgetting ----
 
-    /// The log begins at `start` from now on (DeleteRecords); segments wholly below it leave the log.
-    ///
-    /// Record the state before unlinking what is returned: else a crash may find a log with a hole.
+    /// The log begins at `start` from now on (DeleteRecords); segments wholly below it leave the log. A start inside a
+    /// segment outlives a crash only once the state is recorded.
     pub fn trim_before(&mut self, start: Offset) -> Vec<Doomed<D>> {
         let start = start.min(self.end());
         if start <= self.start() {
@@ -536,6 +551,51 @@ impl<D: Disk> Log<D> {
         self.shared.start.store(start.0, Ordering::Release);
         self.epochs_changed |= self.shared.write_epochs(|epochs| epochs.trim_before(start));
         self.drop_below(start)
+    }
+
+    /// Takes segments off the log that are too old or too many, none of which reaches beyond `limit`, the high
+    /// watermark. When all there is has aged, an empty segment is begun first: its name keeps the log's end.
+    ///
+    /// # Errors
+    /// When an index cannot be read, or the empty segment not be created.
+    pub fn retention(&mut self, limit: Offset, now: WallMs) -> Result<Vec<Doomed<D>>, AppendError> {
+        self.latch.check().map_err(AppendError::Failed)?;
+        if self.config.retention_ms < 0 && self.config.retention_bytes < 0 {
+            return Ok(Vec::new());
+        }
+        let segments = self.shared.segments.read().expect("no holder of this lock panics").clone();
+        if segments.last().is_none_or(|last| segments.len() == 1 && last.published() == 0) {
+            return Ok(Vec::new());
+        }
+        let candidates = self.candidates(&segments).map_err(|error| self.read_failed(error))?;
+        let count = retention::expendable(&candidates, &self.config, limit, now);
+        let Some(last) = count.checked_sub(1) else { return Ok(Vec::new()) };
+        if count == segments.len() {
+            let mut writer = self.take_writer(now)?;
+            if writer.cursor.position > 0 {
+                match self.begin_segment(self.end(), now) {
+                    Ok(next) => self.adopt(&mut writer, next),
+                    Err(fault) => {
+                        self.writer = Some(writer);
+                        return Err(self.append_failed(fault));
+                    }
+                }
+                self.unsynced.push(Arc::clone(&writer.segment));
+            }
+            self.writer = Some(writer);
+        }
+        Ok(self.trim_before(candidates[last].end))
+    }
+
+    fn candidates(&self, segments: &[Arc<Segment<D>>]) -> Result<Vec<Candidate>, ReadError> {
+        let ends = segments.iter().skip(1).map(|next| next.base()).chain([self.end()]);
+        let growing = self.writer.as_ref().and_then(|writer| writer.newest());
+        let candidate = |(segment, end): (&Arc<Segment<D>>, Offset)| {
+            let indexed = segment.last_time()?.map(|(timestamp, _)| timestamp);
+            let newest = if segment.is_sealed() { indexed } else { indexed.max(growing) };
+            Ok(Candidate { bytes: segment.published(), end, newest, written: segment.written_at() })
+        };
+        segments.iter().zip(ends).map(candidate).collect()
     }
 
     /// Takes segments off the list that lie wholly below `start`; the newest one always stays, for its name carries
@@ -687,7 +747,8 @@ impl<D: Disk> Doomed<D> {
         self.segment.published()
     }
 
-    /// Removes the files. May block for long; for threads that may. Dropping the last reader unmaps.
+    /// Removes the files, durably, so that a crash never leaves a log with a hole as long as segments go in the order
+    /// in which they were handed out. May block for long; for threads that may. Dropping the last reader unmaps.
     ///
     /// # Errors
     /// When the disk fails; unlinking may be tried again after the log was reopened.
@@ -723,6 +784,14 @@ impl<D: Disk> Shared<D> {
         let after = segments.partition_point(|segment| segment.base() <= offset);
         let segment = Arc::clone(segments.get(after.checked_sub(1)?)?);
         Some((segment, segments.get(after).map(|next| next.base())))
+    }
+
+    /// The segments that have offsets of `start..end`.
+    fn segments_in(&self, start: Offset, end: Offset) -> Vec<Arc<Segment<D>>> {
+        let segments = self.segments.read().expect("no holder of this lock panics");
+        let first = segments.partition_point(|segment| segment.base() <= start).saturating_sub(1);
+        let in_range = segments.iter().skip(first).take_while(|segment| segment.base() < end);
+        in_range.cloned().collect()
     }
 
     fn write_epochs(&self, change: impl FnOnce(&mut EpochTable) -> bool) -> bool {

@@ -7,7 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use bytes::Bytes;
@@ -25,6 +25,8 @@ pub(crate) type MapOf<D> = <<D as Disk>::File as File>::Map;
 
 /// Remembered batch boundaries per segment that is being read or written; a power of two.
 const BOUNDARIES: usize = 32;
+/// What was appended behind bytes while they still count as recent.
+const RECENT_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Segment<D: Disk> {
     disk: D,
@@ -37,6 +39,10 @@ pub(crate) struct Segment<D: Disk> {
     /// Bytes that readers may see. Invariant: stored with Release after they were written; they never change again.
     published: AtomicU64,
     sealed: AtomicBool,
+    /// Where this process began to write: what stands before may be cold.
+    written_from: u64,
+    /// Wall clock, in milliseconds, of the last append, or of the opening.
+    written_at: AtomicI64,
     /// Is it known that a sealed segment's last batch ends where the next segment begins?
     tail_known: AtomicBool,
     file: OnceLock<D::File>,
@@ -69,6 +75,7 @@ pub(crate) struct Site<'a, D> {
     pub(crate) disk: &'a D,
     pub(crate) dir: &'a Arc<Path>,
     pub(crate) config: &'a LogConfig,
+    pub(crate) now: WallMs,
 }
 
 /// What of a file counts.
@@ -90,7 +97,8 @@ impl Extent {
 impl<D: Disk> Segment<D> {
     /// A segment without a batch; its file is created now.
     pub(crate) fn create(site: &Site<'_, D>, base: Offset) -> Result<Self, Fault> {
-        let it = Self::new(site, base, u64::from(site.config.segment_bytes), true);
+        let mut it = Self::new(site, base, u64::from(site.config.segment_bytes));
+        it.tail_known = AtomicBool::new(true);
         let path = it.path("log");
         let create = || {
             let file = it.disk.open(&path, OpenMode::OpenOrCreate)?;
@@ -112,14 +120,15 @@ impl<D: Disk> Segment<D> {
     pub(crate) fn existing(site: &Site<'_, D>, base: Offset, extent: Extent, verify: bool) -> Self {
         let Extent { good, len, sealed } = extent;
         let grows = u64::from(site.config.segment_bytes);
-        let it = Self::new(site, base, if sealed { len } else { len.max(grows) }, false);
+        let mut it = Self::new(site, base, if sealed { len } else { len.max(grows) });
+        it.written_from = good;
         it.publish(good);
         it.sealed.store(sealed, Ordering::Release);
         *it.index.write().expect("no holder of this lock panics") = IndexState::Unopened { verify };
         it
     }
 
-    fn new(site: &Site<'_, D>, base: Offset, capacity: u64, tail_known: bool) -> Self {
+    fn new(site: &Site<'_, D>, base: Offset, capacity: u64) -> Self {
         Self {
             disk: site.disk.clone(),
             dir: Arc::clone(site.dir),
@@ -129,7 +138,9 @@ impl<D: Disk> Segment<D> {
             index_interval_bytes: site.config.index_interval_bytes,
             published: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
-            tail_known: AtomicBool::new(tail_known),
+            written_from: 0,
+            written_at: AtomicI64::new(site.now.0),
+            tail_known: AtomicBool::new(false),
             file: OnceLock::new(),
             map: OnceLock::new(),
             whole: OnceLock::new(),
@@ -148,6 +159,17 @@ impl<D: Disk> Segment<D> {
 
     pub(crate) fn publish(&self, position: u64) {
         self.published.store(position, Ordering::Release);
+    }
+
+    pub(crate) fn written_at(&self) -> WallMs {
+        WallMs(self.written_at.load(Ordering::Relaxed))
+    }
+
+    /// Was `range` written by this process, and lately? Then it is in memory, short of a starving machine.
+    pub(crate) fn is_recent(&self, range: &Range<u64>) -> bool {
+        range.start >= self.written_from
+            && !self.is_sealed()
+            && self.published() - range.start <= RECENT_BYTES_MAX
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
@@ -356,7 +378,7 @@ impl<D: Disk> Segment<D> {
         Ok(self.first())
     }
 
-    /// Place of the first batch that may hold a record with at least `timestamp`.
+    /// A batch before which every record is older than `timestamp`.
     pub(crate) fn before_timestamp(
         &self,
         timestamp: i64,
@@ -381,6 +403,30 @@ impl<D: Disk> Segment<D> {
             self.tail_known.store(true, Ordering::Release);
         }
         Ok(end)
+    }
+
+    /// The greatest timestamp of the batches that end below `upto`, and the place of the first batch that has it.
+    pub(crate) fn max_timestamp(
+        &self,
+        upto: Offset,
+        published: u64,
+    ) -> Result<Option<(i64, Place)>, ReadError> {
+        let relative = u32::try_from(upto.since(self.base)).unwrap_or(u32::MAX);
+        let indexed = self.with_index(|index| index.time_below(relative))?;
+        let mut max = None;
+        if let Some(TimeEntry { timestamp, relative }) = indexed {
+            max = Some((timestamp, self.locate(self.base.plus(i64::from(relative)), published)?));
+        }
+        // Batches behind the last entry of the offset index are not in the time index yet, unless it was finished.
+        let from = self.near(published, |index| index.floor_offset(relative))?;
+        self.walk(from, published, |place, header| {
+            let visible = header.next_offset() <= upto;
+            if visible && max.is_none_or(|(timestamp, _)| header.max_timestamp > timestamp) {
+                max = Some((header.max_timestamp, place));
+            }
+            !visible
+        })?;
+        Ok(max.filter(|(timestamp, _)| *timestamp >= 0))
     }
 
     fn relative(&self, offset: Offset) -> u32 {
@@ -508,9 +554,9 @@ impl<D: Disk> Segment<D> {
         Ok(indexes)
     }
 
-    /// Removes the files from the directory; what is mapped or open stays readable.
+    /// Removes the files from the directory, durably; what is mapped or open stays readable.
     pub(crate) fn unlink(&self) -> Result<(), Fault> {
-        for extension in ["index", "timeindex", "log"] {
+        for extension in ["log", "index", "timeindex"] {
             let path = self.path(extension);
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -519,7 +565,7 @@ impl<D: Disk> Segment<D> {
                 _ => {}
             }
         }
-        Ok(())
+        self.disk.sync_dir(&self.dir).map_err(Fault::of("sync", &self.dir))
     }
 
     /// The greatest timestamp in a sealed segment, and the last offset of the batch that has it.
@@ -577,12 +623,13 @@ pub(crate) struct Writer<D: Disk> {
 }
 
 impl<D: Disk> Writer<D> {
-    pub(crate) fn create(segment: Segment<D>, now: WallMs) -> Self {
-        Self { segment: Arc::new(segment), cursor: Cursor::default(), created: now }
+    pub(crate) fn create(segment: Segment<D>) -> Self {
+        let created = segment.written_at();
+        Self { segment: Arc::new(segment), cursor: Cursor::default(), created }
     }
 
     /// Goes on with a segment that an earlier process began.
-    pub(crate) fn resume(segment: &Arc<Segment<D>>, now: WallMs) -> Result<Self, ReadError> {
+    pub(crate) fn resume(segment: &Arc<Segment<D>>) -> Result<Self, ReadError> {
         segment.file()?;
         segment.open_index()?;
         let mut cursor = segment.with_index(|index| Cursor {
@@ -597,7 +644,12 @@ impl<D: Disk> Writer<D> {
             let first = segment.header(segment.first(), cursor.position)?;
             cursor.first_timestamp = first.max_timestamp;
         }
-        Ok(Self { segment: Arc::clone(segment), cursor, created: now })
+        Ok(Self { segment: Arc::clone(segment), cursor, created: segment.written_at() })
+    }
+
+    /// The greatest timestamp so far.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        Some(self.cursor.max_time?.timestamp)
     }
 
     /// Must the batch go to a new segment, were the segment as long as `cursor` says?
@@ -650,7 +702,8 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Lets readers see everything committed; `end` is the offset that follows.
-    pub(crate) fn publish(&self, end: Offset) {
+    pub(crate) fn publish(&self, end: Offset, now: WallMs) {
+        self.segment.written_at.store(now.0, Ordering::Relaxed);
         self.segment.remember(Place { position: self.cursor.position, offset: end });
         self.segment.publish(self.cursor.position);
     }

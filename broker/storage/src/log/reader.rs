@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_model::batch::BatchHeader;
 use millrace_model::offset::{EpochEnd, LeaderEpoch, Offset};
+use millrace_model::record;
 
 use super::Shared;
 use crate::disk::Disk;
@@ -112,6 +113,52 @@ impl<D: Disk> LogReader<D> {
         Ok(Headers { reader: self.clone(), segment: None, offset: from, upto: upto.min(end) })
     }
 
+    /// The first record below `upto` whose timestamp is at least `timestamp`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        upto: Offset,
+    ) -> Result<Option<TimedOffset>, ReadError> {
+        let (start, upto) = (self.start(), upto.min(self.end()));
+        for segment in self.shared.segments_in(start, upto) {
+            let newest = segment.last_time()?.map(|(newest, _)| newest);
+            if segment.is_sealed() && newest.is_none_or(|newest| newest < timestamp) {
+                continue;
+            }
+            let mut place = segment.before_timestamp(timestamp, segment.published())?;
+            while let Some((header, at)) = next_since(&segment, place, timestamp, upto)? {
+                if let Some(found) = first_since(&segment, &header, at, timestamp, start)? {
+                    return Ok(Some(found));
+                }
+                let position = at.position + u64::from(header.size_bytes);
+                place = Place { position, offset: header.next_offset() };
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the greatest timestamp below `upto`, the first of them if there are several (KIP-734).
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn max_timestamp(&self, upto: Offset) -> Result<Option<TimedOffset>, ReadError> {
+        let (start, upto) = (self.start(), upto.min(self.end()));
+        let mut best: Option<(i64, Place, Arc<Segment<D>>)> = None;
+        for segment in self.shared.segments_in(start, upto) {
+            if let Some((timestamp, place)) = segment.max_timestamp(upto, segment.published())?
+                && best.as_ref().is_none_or(|(most, ..)| timestamp > *most)
+            {
+                best = Some((timestamp, place, segment));
+            }
+        }
+        let Some((timestamp, place, segment)) = best else { return Ok(None) };
+        let header = segment.header(place, segment.published())?;
+        first_since(&segment, &header, place, timestamp, start)
+    }
+
     fn check(&self, from: Offset, end: Offset) -> Result<(), ReadError> {
         if from < self.start() || from > end { Err(self.out_of_range(from)) } else { Ok(()) }
     }
@@ -119,6 +166,67 @@ impl<D: Disk> LogReader<D> {
     fn out_of_range(&self, offset: Offset) -> ReadError {
         ReadError::OutOfRange { offset, start: self.start(), end: self.end() }
     }
+}
+
+/// A record found by its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOffset {
+    pub offset: Offset,
+    pub timestamp: i64,
+    pub epoch: LeaderEpoch,
+}
+
+/// Unpacked, a batch may take this much while one record in it is looked for.
+const UNPACKED_BYTES_MAX: usize = 256 << 20;
+
+/// The first batch from `place` on that claims a record of at least `timestamp` and ends at or below `upto`.
+fn next_since<D: Disk>(
+    segment: &Segment<D>,
+    place: Place,
+    timestamp: i64,
+    upto: Offset,
+) -> Result<Option<(BatchHeader, Place)>, ReadError> {
+    let mut found = None;
+    segment.walk(place, segment.published(), |place, header| {
+        let visible = header.next_offset() <= upto;
+        if visible && header.max_timestamp >= timestamp {
+            found = Some((*header, place));
+        }
+        !visible || found.is_some()
+    })?;
+    Ok(found)
+}
+
+/// The first record of a batch, at or above `start`, that has at least `timestamp`. A batch that cannot be unpacked
+/// answers for its first record: clients learn of it when they read it.
+fn first_since<D: Disk>(
+    segment: &Segment<D>,
+    header: &BatchHeader,
+    place: Place,
+    timestamp: i64,
+    start: Offset,
+) -> Result<Option<TimedOffset>, ReadError> {
+    let epoch = header.leader_epoch;
+    let found =
+        |offset: Offset, timestamp| TimedOffset { offset: offset.max(start), timestamp, epoch };
+    if header.attributes.is_log_append_time() {
+        return Ok(Some(found(header.base_offset, header.max_timestamp)));
+    }
+    let bytes = segment.bytes(place.position..place.position + u64::from(header.size_bytes))?;
+    let Ok(records) = record::records(header, &bytes, UNPACKED_BYTES_MAX) else {
+        return Ok(Some(found(header.base_offset, header.base_timestamp)));
+    };
+    for record in records {
+        let Ok(record) = record else {
+            return Ok(Some(found(header.base_offset, header.base_timestamp)));
+        };
+        let offset = header.base_offset.plus(i64::from(record.offset_delta));
+        let at = header.base_timestamp.saturating_add(record.timestamp_delta);
+        if at >= timestamp && offset >= start {
+            return Ok(Some(found(offset, at)));
+        }
+    }
+    Ok(None)
 }
 
 /// What of `[from, upto)` this segment gives within `left` bytes, and the offset behind it.
@@ -198,6 +306,11 @@ impl<D: Disk> FileRange<D> {
     /// Are the bytes in memory, so that touching them does not block?
     pub fn resident(&self) -> bool {
         self.segment.resident(self.range.clone())
+    }
+
+    /// Were the bytes written by this process, lately? A cheap sign that they are resident.
+    pub fn is_recent(&self) -> bool {
+        self.segment.is_recent(&self.range)
     }
 
     /// Brings the bytes into memory. Blocks; for threads that may.

@@ -14,11 +14,12 @@ use std::sync::atomic::Ordering;
 
 use millrace_model::batch::{self, BatchHeader, HEADER_BYTES};
 use millrace_model::env::WallMs;
+use millrace_model::ids::TopicId;
 use millrace_model::offset::{LeaderEpoch, Offset, OffsetRange};
 use tracing::{info, warn};
 
 use super::{Doomed, EPOCHS_FILE, Log, LogConfig, PartitionState};
-use crate::checkpoint::{read_optional, write_file};
+use crate::checkpoint::{read_optional, read_topic_id, write_file, write_topic_id};
 use crate::disk::{DirEntry, Disk, File, OpenMode, read_full};
 use crate::epochs::EpochTable;
 use crate::error::{Damage, Fault, OpenError, ReadError};
@@ -85,7 +86,8 @@ impl<D: Disk> Log<D> {
             Err(error) => return Err(Fault::new("look at", dir, &error).into()),
         }
         let files = Files::list(&disk, dir)?;
-        let opening = Opening { disk, dir: dir.into(), config, now };
+        let (topic_id, trust) = whose(&disk, dir, trust)?;
+        let opening = Opening { disk, dir: dir.into(), topic_id, config, now };
         if let Trust::Clean(state) = trust {
             if files.agree_with(&state) {
                 return opening.trusting(files, state);
@@ -93,6 +95,24 @@ impl<D: Disk> Log<D> {
             warn!(dir = %dir.display(), "files differ from what a clean close recorded: recovering");
         }
         opening.recovering(files, trust)
+    }
+}
+
+/// The topic that `dir` belongs to, and what of `trust` concerns it: a record about another topic of that name does not.
+fn whose<D: Disk>(disk: &D, dir: &Path, trust: Trust) -> Result<(TopicId, Trust), Fault> {
+    let recorded = match trust {
+        Trust::Clean(state) | Trust::Recorded(state) => Some(state.topic_id),
+        Trust::Offsets { .. } | Trust::Nothing => None,
+    };
+    match (read_topic_id(disk, dir)?, recorded) {
+        (Some(found), Some(recorded)) if found != recorded => Ok((found, Trust::Nothing)),
+        (Some(found), _) => Ok((found, trust)),
+        (None, Some(recorded)) => {
+            warn!(dir = %dir.display(), "lost partition.metadata is written again");
+            write_topic_id(disk, dir, recorded)?;
+            Ok((recorded, trust))
+        }
+        (None, None) => Ok((TopicId::ZERO, trust)),
     }
 }
 
@@ -151,6 +171,7 @@ fn parse_name(name: &str) -> Option<(Offset, &str)> {
 struct Opening<D: Disk> {
     disk: D,
     dir: Arc<Path>,
+    topic_id: TopicId,
     config: LogConfig,
     now: WallMs,
 }
@@ -212,7 +233,7 @@ impl<D: Disk> Opening<D> {
     }
 
     fn site(&self) -> Site<'_, D> {
-        Site { disk: &self.disk, dir: &self.dir, config: &self.config }
+        Site { disk: &self.disk, dir: &self.dir, config: &self.config, now: self.now }
     }
 
     /// Where the walk begins, and what it must reach.
@@ -288,6 +309,7 @@ impl<D: Disk> Opening<D> {
         let (epochs, changed) = self.epochs(&segments, ends.end, found)?;
         let mut log =
             Log::assemble(self.disk.clone(), &self.dir, self.config.clone(), segments, epochs);
+        log.topic_id = self.topic_id;
         log.snapshots = snapshots;
         let start = ends.log_start.max(first).min(ends.end);
         log.shared.start.store(start.0, Ordering::Release);
@@ -443,8 +465,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         let segment = Arc::new(Segment::existing(&self.opening.site(), base, extent, true));
         self.segments.push(Arc::clone(&segment));
         segment.reset_index(from).map_err(ReadError::into_fault)?;
-        let mut writer =
-            Writer::resume(&segment, self.opening.now).map_err(ReadError::into_fault)?;
+        let mut writer = Writer::resume(&segment).map_err(ReadError::into_fault)?;
         let path = segment.path("log");
         let mut window = Window::new(segment.file()?, &path, len);
         while self.end.position < len {
@@ -464,7 +485,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         self.scanned += self.end.position - from.position;
         writer.finish();
-        writer.publish(self.end.offset);
+        writer.publish(self.end.offset, self.opening.now);
         Ok(())
     }
 
