@@ -232,3 +232,118 @@ pub fn stamp(header: &BatchHeader, base: Offset, epoch: LeaderEpoch) -> [u8; STA
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     *header[at..].first_chunk().expect("every field lies inside the header")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compression::Codec;
+    use crate::record::{BatchBuilder, NewRecord};
+
+    fn batch(records: i32) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(Codec::None);
+        for _ in 0..records {
+            builder.push(NewRecord { value: Some(b"value"), ..NewRecord::default() });
+        }
+        builder.build().to_vec()
+    }
+
+    /// The batch with bytes replaced and its CRC made right again.
+    fn forged(records: i32, at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut batch = batch(records);
+        batch[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = crc32c(&batch[CRC_START..]);
+        batch[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
+        batch
+    }
+
+    #[test]
+    fn each_rule_of_a_client_batch_refuses_what_breaks_it() {
+        let check = |bytes: &[u8]| validate(bytes, u32::MAX).unwrap_err();
+        assert!(validate(&batch(3), u32::MAX).is_ok());
+        assert_eq!(check(&[]), InvalidHeader::Short { available: 0 }.into());
+        assert_eq!(check(&forged(1, 8, &[0; 4])), InvalidHeader::Length { length: 0 }.into());
+        assert_eq!(check(&forged(1, 8, &[255; 4])), InvalidHeader::Length { length: -1 }.into());
+        assert_eq!(check(&forged(1, 16, &[1])), InvalidHeader::Magic { magic: 1 }.into());
+        let short = batch(1);
+        let (claimed, available) = (short.len() as u32, short.len() - 1);
+        assert_eq!(check(&short[..available]), InvalidBatch::Truncated { claimed, available });
+        assert_eq!(check(&[batch(1), batch(1)].concat()), InvalidBatch::Multiple);
+        assert_eq!(check(&[batch(1), vec![0]].concat()), InvalidBatch::Multiple);
+        let size = short.len() as u32;
+        let too_large = InvalidBatch::TooLarge { size, max: size - 1 };
+        assert_eq!(validate(&short, size - 1), Err(too_large));
+        assert!(validate(&short, size).is_ok());
+        for (count, delta) in [(0, -1), (-1, -2), (2, 0), (1, 1), (i32::MIN, i32::MAX)] {
+            let mut counted = forged(1, 57, &i32::to_be_bytes(count));
+            counted[23..27].copy_from_slice(&i32::to_be_bytes(delta));
+            let crc = crc32c(&counted[CRC_START..]);
+            counted[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
+            assert_eq!(check(&counted), InvalidBatch::Count { count, delta });
+        }
+        assert_eq!(check(&forged(1, 21, &[0, 5])), InvalidBatch::Codec { codec: 5 });
+        assert_eq!(check(&forged(1, 21, &[0, 0x20])), InvalidBatch::Control);
+        assert_eq!(check(&forged(1, 7, &[9])), InvalidBatch::BaseOffset { base: Offset(9) });
+        assert_eq!(check(&forged(1, 43, &[0; 8])), InvalidBatch::Sequence { sequence: -1 });
+    }
+
+    #[test]
+    fn a_stamp_moves_a_batch_and_keeps_its_crc() {
+        let mut batch = batch(3);
+        let header = BatchHeader::parse(&batch).unwrap();
+        batch[..STAMP_BYTES].copy_from_slice(&stamp(&header, Offset(40), LeaderEpoch(7)));
+        let stamped = BatchHeader::parse(&batch).unwrap();
+        assert!(crc_matches(&stamped, &batch));
+        assert_eq!((stamped.base_offset, stamped.leader_epoch), (Offset(40), LeaderEpoch(7)));
+        assert_eq!((stamped.last_offset(), stamped.next_offset()), (Offset(42), Offset(43)));
+        assert_eq!(stamped.size_bytes as usize, batch.len());
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        for (sequence, count, expected) in [
+            (0, 0, 0),
+            (5, 3, 8),
+            (i32::MAX, 0, i32::MAX),
+            (i32::MAX, 1, 0),
+            (i32::MAX - 1, 3, 1),
+            (i32::MAX, i32::MAX, i32::MAX - 1),
+        ] {
+            assert_eq!(increment_sequence(sequence, count), expected, "{sequence} + {count}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(validate(&bytes, u32::MAX).is_err());
+        }
+
+        #[test]
+        fn no_flipped_bit_under_the_crc_passes(bit in (CRC_START * 8)..((HEADER_BYTES + 5) * 8)) {
+            let mut bytes = batch(1);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let refused = validate(&bytes, u32::MAX);
+            prop_assert!(matches!(refused, Err(InvalidBatch::Crc { .. })), "{refused:?}");
+        }
+
+        #[test]
+        fn a_header_reads_whatever_its_fields_hold(
+            mut bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES..100),
+        ) {
+            bytes[16] = MAGIC.cast_unsigned();
+            match BatchHeader::parse(&bytes) {
+                Ok(header) => {
+                    prop_assert!(header.size_bytes as usize >= HEADER_BYTES);
+                    let _ = crc_matches(&header, &bytes);
+                    let stamped = stamp(&header, header.base_offset, header.leader_epoch);
+                    prop_assert_eq!(&stamped[..], &bytes[..STAMP_BYTES]);
+                }
+                Err(error) => {
+                    prop_assert!(matches!(error, InvalidHeader::Length { .. }), "{error}");
+                }
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::compression::Codec;
-use crate::limits::SEGMENT_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// What must be true before a record is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Default for TopicConfig {
             segment_jitter_ms: 0,
             segment_index_bytes: 10_485_760,
             index_interval_bytes: 4096,
-            max_message_bytes: 1_048_588,
+            max_message_bytes: BATCH_BYTES_DEFAULT,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
@@ -456,9 +456,8 @@ pub const ROWS: &[Row] = &[
         broker_name: Some("log.segment.bytes"),
         doc: "A segment ends before it grows beyond this.",
         apply: |config, text| {
-            let max = SEGMENT_BYTES_MAX.cast_signed();
-            int(text, SEGMENT_BYTES_MIN, max)
-                .map(|value| config.segment_bytes = value.unsigned_abs())
+            let (min, max) = (SEGMENT_BYTES_MIN.cast_signed(), SEGMENT_BYTES_MAX.cast_signed());
+            int(text, min, max).map(|value| config.segment_bytes = value.unsigned_abs())
         },
     },
     Row {
@@ -511,9 +510,6 @@ pub const ROWS: &[Row] = &[
         },
     },
 ];
-
-/// Kafka's lower bound since 4.0 (KIP-1030).
-const SEGMENT_BYTES_MIN: i32 = 1 << 20;
 
 const fn unused_long(
     name: &'static str,
