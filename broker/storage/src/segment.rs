@@ -417,8 +417,9 @@ impl<D: Disk> Segment<D> {
         if let Some(TimeEntry { timestamp, relative }) = indexed {
             max = Some((timestamp, self.locate(self.base.plus(i64::from(relative)), published)?));
         }
-        // Batches behind the last entry of the offset index are not in the time index yet, unless it was finished.
-        let from = self.near(published, |index| index.floor_offset(relative))?;
+        // The time index speaks for all batches up to the offset index's last entry, not for those behind it.
+        let last = relative.saturating_sub(1);
+        let from = self.near(published, |index| index.floor_offset(last))?;
         self.walk(from, published, |place, header| {
             let visible = header.next_offset() <= upto;
             if visible && max.is_none_or(|(timestamp, _)| header.max_timestamp > timestamp) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use millrace_model::checksum::crc32c;
 use millrace_model::env::WallMs;
+use millrace_model::record::{BatchBuilder, NewRecord};
 
 use super::*;
 use crate::disk::real::RealDisk;
@@ -203,4 +204,133 @@ fn a_clean_close_is_believed_and_the_log_goes_on() {
     let expected: Vec<u8> =
         batches.iter().enumerate().flat_map(|(i, b)| stamped(b, 2 * i as i64)).collect();
     assert_eq!(read_all(&log.reader()), expected);
+}
+
+fn records(timestamps: &[i64]) -> Bytes {
+    let mut builder = BatchBuilder::default();
+    for timestamp in timestamps {
+        builder.push(NewRecord {
+            timestamp: *timestamp,
+            value: Some(&[7; 60]),
+            ..Default::default()
+        });
+    }
+    builder.build()
+}
+
+#[test]
+fn records_are_found_by_their_time() {
+    let bench = Bench::new();
+    let mut log = bench.create(small_segments());
+    // One batch of 4 records each; time runs in odd steps, batch 7 jumps ahead.
+    for i in 0..20i64 {
+        let base = i * 100;
+        let jump = if i == 7 { 5_000 } else { 0 };
+        append(&mut log, &[records(&[base, base + 10, base + 5 + jump, base + 11])]).unwrap();
+    }
+    let reader = log.reader();
+    let find = |timestamp, upto| {
+        reader
+            .offset_for_timestamp(timestamp, Offset(upto))
+            .unwrap()
+            .map(|it| (it.offset.0, it.timestamp))
+    };
+    assert_eq!(find(0, 80), Some((0, 0)));
+    assert_eq!(find(1, 80), Some((1, 10)));
+    assert_eq!(find(11, 80), Some((3, 11)));
+    assert_eq!(find(12, 80), Some((4, 100)));
+    assert_eq!(find(12, 4), None);
+    assert_eq!(find(712, 80), Some((30, 5_705)));
+    assert_eq!(find(5_705, 80), Some((30, 5_705)));
+    assert_eq!(find(5_706, 80), None);
+    assert_eq!(find(611, 28), Some((27, 611)));
+    let max =
+        |upto| reader.max_timestamp(Offset(upto)).unwrap().map(|it| (it.offset.0, it.timestamp));
+    assert_eq!(max(80), Some((30, 5_705)));
+    assert_eq!(max(31), Some((27, 611)), "the batch that jumps is not visible yet");
+    assert_eq!(max(28), Some((27, 611)));
+    assert_eq!(max(4), Some((3, 11)));
+    assert_eq!(max(0), None);
+}
+
+#[test]
+fn deleting_records_moves_the_start_and_lets_whole_segments_go() {
+    let bench = Bench::new();
+    let mut log = bench.create(small_segments());
+    let batches: Vec<_> = (0..10).map(|i| batch(1, 239, i, i as u8)).collect();
+    append(&mut log, &batches).unwrap();
+    let held = log.reader().read(Offset(0), Offset(3), 10_000, true).unwrap();
+    assert!(log.trim_before(Offset(2)).is_empty());
+    assert_eq!((log.start(), log.size_bytes()), (Offset(2), 3000));
+    let doomed = log.trim_before(Offset(7));
+    assert_eq!((doomed.len(), log.size_bytes()), (2, 1200));
+    doomed.into_iter().for_each(|it| it.unlink().unwrap());
+    assert_eq!(log.start(), Offset(7));
+    assert!(matches!(
+        log.reader().read(Offset(6), Offset(10), 1, true),
+        Err(ReadError::OutOfRange { .. })
+    ));
+    assert_eq!(
+        read_all(&log.reader())[..],
+        stamped(&batches[7], 7)[..]
+            .iter()
+            .chain(&stamped(&batches[8], 8))
+            .chain(&stamped(&batches[9], 9))
+            .copied()
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        held.ranges[0].bytes().unwrap(),
+        [stamped(&batches[0], 0), stamped(&batches[1], 1), stamped(&batches[2], 2)].concat()
+    );
+    let doomed = log.trim_before(Offset(10));
+    assert_eq!((doomed.len(), log.start(), log.end()), (1, Offset(10), Offset(10)));
+    assert_eq!(append(&mut log, &batches[..1]).unwrap().end, Offset(11));
+}
+
+#[test]
+fn when_everything_has_aged_an_empty_segment_keeps_the_end() {
+    let bench = Bench::new();
+    let config = LogConfig { retention_ms: 1000, ..small_segments() };
+    let mut log = bench.create(config.clone());
+    let batches: Vec<_> = (0..5).map(|i| batch(1, 239, NOW.0 - 10_000 + i, i as u8)).collect();
+    append(&mut log, &batches).unwrap();
+    assert!(
+        log.retention(Offset(2), NOW).unwrap().is_empty(),
+        "nothing lies wholly below the limit"
+    );
+    let doomed = log.retention(Offset(3), NOW).unwrap();
+    assert_eq!((doomed.len(), log.start()), (1, Offset(3)));
+    doomed.into_iter().for_each(|it| it.unlink().unwrap());
+    let doomed = log.retention(Offset(5), NOW).unwrap();
+    assert_eq!(
+        (doomed.len(), log.start(), log.end(), log.size_bytes()),
+        (1, Offset(5), Offset(5), 0)
+    );
+    doomed.into_iter().for_each(|it| it.unlink().unwrap());
+    assert!(log.retention(Offset(5), NOW).unwrap().is_empty());
+    drop(log);
+    let (mut log, _) = bench.open(config, Trust::Nothing);
+    assert_eq!((log.start(), log.end()), (Offset(5), Offset(5)));
+    append(&mut log, &batches[..1]).unwrap();
+    assert_eq!(read_all(&log.reader()), stamped(&batches[0], 5));
+}
+
+#[test]
+fn segments_roll_by_time_and_by_a_full_index() {
+    let bench = Bench::new();
+    let mut log = bench.create(LogConfig { segment_ms: 100, ..LogConfig::default() });
+    let rolled: Vec<_> = [1000, 1100, 1101, 1150, 1202]
+        .map(|timestamp| append(&mut log, &[batch(1, 10, timestamp, 0)]).unwrap().rolled.is_some())
+        .to_vec();
+    assert_eq!(rolled, [false, false, true, false, true]);
+
+    let bench = Bench::new();
+    let config =
+        LogConfig { index_bytes_max: 40, index_interval_bytes: 50, ..LogConfig::default() };
+    let mut log = bench.create(config);
+    let rolled: Vec<_> = (0..12)
+        .map(|i| append(&mut log, &[batch(1, 10, i, 0)]).unwrap().rolled.is_some())
+        .collect();
+    assert_eq!(rolled.iter().filter(|it| **it).count(), 2, "{rolled:?}");
 }
