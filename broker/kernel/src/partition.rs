@@ -23,10 +23,11 @@ use millrace_model::env::{Env, MonoMs, Now};
 use millrace_model::offset::{LeaderEpoch, Offset};
 use millrace_storage::checkpoint::PendingFile;
 use millrace_storage::disk::Disk;
-use millrace_storage::error::{CloseError, Fault, ReadError};
+use millrace_storage::error::{AppendError, CloseError, Fault, ReadError};
 use millrace_storage::log::{
     Checkpoint, Doomed, Log, LogConfig, LogReader, PartitionState, SyncTicket,
 };
+use tracing::warn;
 
 pub use leader::{AppendRefused, Appended};
 pub use millrace_model::topic_config::Durability;
@@ -472,13 +473,34 @@ impl<D: Disk, T> Partition<D, T> {
         if self.maintenance_deadline <= now.mono {
             self.maintenance_deadline = now.mono.plus(self.settings.maintenance_interval_ms);
             self.producers.expire(now);
+            self.retain(now, out);
         }
     }
 
-    /// The disk refused to take more: reads go on, appends are refused.
-    fn disk_full(&mut self, out: &mut Vec<Output<D, T>>) {
+    /// The disk refused to take more: reads go on, appends are refused, what may go goes.
+    fn disk_full(&mut self, now: Now, out: &mut Vec<Output<D, T>>) {
         self.health = Health::Full;
         out.push(Output::Full);
+        self.retain(now, out);
+    }
+
+    fn retain(&mut self, now: Now, out: &mut Vec<Output<D, T>>) {
+        let doomed = match self.log.retention(self.marks.high_watermark(), now.wall) {
+            Ok(doomed) => doomed,
+            Err(AppendError::Failed(fault)) => return self.fail(fault.to_string().into(), out),
+            Err(error) => {
+                warn!(dir = %self.log.dir().display(), %error, "retention waits for its next turn");
+                return;
+            }
+        };
+        if doomed.is_empty() {
+            return;
+        }
+        let start = self.log.start();
+        self.marks.log_start.store(start.0, Ordering::Release);
+        // Nothing to save: after a crash the segments are gone, or go again.
+        out.push(Output::LogStart { start, save: false });
+        out.push(Output::Doomed(doomed));
     }
 
     /// Producer state is written down now and then, so that the next start need not replay the whole log for it.

@@ -286,7 +286,7 @@ impl<D: Disk, T> Partition<D, T> {
             out.push(Output::Reply { token: parked.token, result: Err(refused.clone()) });
         }
         match refused {
-            AppendRefused::DiskFull => self.disk_full(out),
+            AppendRefused::DiskFull => self.disk_full(now, out),
             AppendRefused::Failed { reason } => self.fail(reason, out),
             _ => {}
         }
