@@ -1,5 +1,7 @@
 //! Scripts for a partition (`testdata/partition.txt`): events, and the outputs that they must cause.
 
+mod faulty;
+
 use std::path::PathBuf;
 
 use millrace_model::env::{Prng, WallMs};
@@ -9,6 +11,7 @@ use millrace_storage::disk::real::RealDisk;
 use millrace_storage::log::Trust;
 
 use super::*;
+use faulty::{EDQUOT, EIO, EMFILE, ENOSPC, FaultyDisk};
 
 const WALL: i64 = 1_700_000_000_000;
 
@@ -314,4 +317,63 @@ fn append_time_replaces_the_clients_and_the_checksum_follows() {
     assert_eq!(header.base_timestamp, WALL - 5000);
     let count = records(&header, &bytes, 1 << 20).unwrap().count();
     assert_eq!(count, 3);
+}
+
+/// A write that fails takes all verdicts of its group with it, whatever it left in the file.
+#[test]
+fn a_failed_write_fails_the_batches_behind_it_and_nothing_else() {
+    let check = |error, expected: &str| assert_eq!(run_failed_write(error).1, expected);
+    let refused = |tokens: &[u32], reason: &str| -> String {
+        tokens.iter().map(|token| format!("  reply {token}: {reason}\n")).collect()
+    };
+    // Appends are refused until there is space. A producer whose first batch failed begins with it again.
+    let full = "the disk is full";
+    let expected = refused(&[3, 6, 7, 8, 4, 5], full)
+        + "  full\n"
+        + &refused(&[9, 10], full)
+        + "  high watermark 5\n  reply 1: offset 0\n  reply 2: offset 1\n"
+        + "  reply 11: producer 3 sent sequence 1 in epoch 0, 0 would follow\n"
+        + "  reply 12: producer 1 sent sequence 2 in epoch 0, 1 would follow\n"
+        + "  reply 13: offset 2\n  reply 14: offset 3\n  reply 15: offset 4\n";
+    check(ENOSPC, &expected);
+    check(EDQUOT, &expected);
+    // Out of descriptors, say: the next append may succeed.
+    let (_, actual) = run_failed_write(EMFILE);
+    let reason = actual.lines().next().unwrap().split_once("append failed: ").unwrap().1;
+    let expected = refused(&[3, 6, 7, 8, 4, 5], &format!("append failed: {reason}"))
+        + "  high watermark 5\n  reply 1: offset 0\n  reply 2: offset 1\n"
+        + "  reply 9: producer 3 sent sequence 1 in epoch 0, 0 would follow\n"
+        + "  reply 10: producer 1 sent sequence 2 in epoch 0, 1 would follow\n"
+        + "  reply 11: producer 3 sent sequence 1 in epoch 0, 0 would follow\n"
+        + "  reply 12: producer 1 sent sequence 2 in epoch 0, 1 would follow\n"
+        + "  reply 13: offset 2\n  reply 14: offset 3\n  reply 15: offset 4\n";
+    assert_eq!(actual, expected);
+    // Anything else: the partition is done.
+    let (driver, actual) = run_failed_write(EIO);
+    let reason = driver.partition.as_ref().unwrap().failure().unwrap().to_string();
+    let tokens = [3, 6, 7, 8, 4, 5, 1, 2];
+    let expected = refused(&tokens, &format!("partition failed: {reason}"))
+        + &format!("  failed: {reason}\n")
+        + &refused(&[9, 10, 11, 12, 13, 14, 15], &format!("partition failed: {reason}"));
+    assert_eq!(actual, expected);
+    assert!(reason.contains("00000000000000000000.log"), "{reason}");
+}
+
+fn run_failed_write(error: i32) -> (Driver<FaultyDisk>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(dir.path());
+    let mut driver = Driver::new(disk.clone(), dir.path().join("topic-0"));
+    driver.run("append p=1 s=0; p=2 s=0");
+    driver.trace();
+    disk.fail_writes(error);
+    // Next ones, a retry of one that is not written, a retry of one that is, a new producer, none at all.
+    driver.run("append p=1 s=1; p=1 s=1; p=2 s=0; p=3 s=0; p=3 s=1 acks=0; n=2");
+    let mut trace = driver.trace();
+    disk.fail_writes(0);
+    driver.run("append p=3 s=1; p=1 s=2");
+    driver.run("space yes");
+    driver.run("append p=3 s=1; p=1 s=2; p=1 s=1; p=1 s=2; p=3 s=0");
+    driver.run("sync");
+    trace += &driver.trace();
+    (driver, trace)
 }
