@@ -7,3 +7,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config;
+mod context;
+mod controller;
+mod error;
+mod grpc;
+mod kafka;
+mod metrics;
+pub mod node;
+mod ops;
+mod partition;
+mod service;
+mod shutdown;

@@ -1,1 +1,6 @@
-//! Harness of the integration tests.
+//! The harness of the integration tests: broker processes and raw connections to them.
+
+#![forbid(unsafe_code)]
+
+pub mod kafka;
+pub mod process;

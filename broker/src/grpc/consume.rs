@@ -101,9 +101,14 @@ impl Cursor {
             let high_watermark = collected.high_watermark.0;
             // Ranges of several segments come in several answers: the next fetch goes on behind the first.
             let Some(range) = collected.into_ranges().into_iter().next() else { continue };
-            let batches = range.bytes();
+            let batches = range.bytes().map_err(|fault| {
+                errors::status(&BrokerError::Storage { reason: fault.to_string().into() })
+            })?;
+            if range.poisoned() {
+                let reason = "a page of the segment did not load".into();
+                return Err(errors::status(&BrokerError::Storage { reason }));
+            }
             self.next = next_offset(&batches).unwrap_or(self.next);
-            self.hall.metrics.fetched(batches.len() as u64);
             return Ok(ConsumeResponse { batches, next_offset: self.next.0, high_watermark });
         }
     }

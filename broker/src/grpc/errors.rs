@@ -47,6 +47,7 @@ fn code(error: &BrokerError) -> Code {
         | BrokerError::InvalidRequiredAcks { .. }
         | BrokerError::InvalidRecord(_)
         | BrokerError::InvalidTimestamp(_)
+        | BrokerError::TooLarge(_)
         | BrokerError::InvalidTopic(_)
         | BrokerError::InvalidTopicUse(_)
         | BrokerError::InvalidPartitions(_)
@@ -69,6 +70,7 @@ fn code(error: &BrokerError) -> Code {
         BrokerError::Timeout { .. } => Code::DeadlineExceeded,
         BrokerError::Overloaded { .. } => Code::ResourceExhausted,
         BrokerError::NotLeader { .. }
+        | BrokerError::NotEnoughReplicas(_)
         | BrokerError::Storage { .. }
         | BrokerError::UnknownLeaderEpoch { .. }
         | BrokerError::CoordinatorNotAvailable { .. }

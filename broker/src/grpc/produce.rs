@@ -17,7 +17,7 @@ use crate::error::BrokerError;
 use crate::grpc::errors;
 use crate::metrics::GrpcCall;
 use crate::partition::registry::Topic;
-use crate::service::produce::{self, Part, TopicText};
+use crate::service::produce::{self, Part};
 use crate::service::{Hall, topics};
 
 /// How long a produce without a deadline of its own may take.
@@ -76,12 +76,12 @@ impl ProduceDoor {
     }
 
     fn choose(&self, topic: &Topic, record: &Record) -> i32 {
-        let count = i32::try_from(topic.partitions().len()).expect("partition counts are bounded");
+        let count = i32::try_from(topic.partition_count()).expect("partition counts are bounded");
         match &record.key {
             Some(key) => partitioner::partition_for_key(key, count.max(1)),
             None => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                (turn % topic.partitions().len().max(1)) as i32
+                (turn % topic.partition_count().max(1)) as i32
             }
         }
     }
@@ -94,12 +94,12 @@ impl ProduceDoor {
     ) -> Result<millrace_kernel::partition::Appended, Status> {
         let _held = self.hall.reserve_bytes(records.len()).await;
         let part = Part {
-            topic: TopicText::Known(topic.name().clone()),
+            topic: Bytes::copy_from_slice(topic.name().as_str().as_bytes()),
             partition,
             records: Some(records),
         };
         let request = produce::Request {
-            acks: Acks::All,
+            acks: Ok(Acks::All),
             timeout_ms: TIMEOUT_MS,
             parts: vec![part],
             zstd_allowed: true,

@@ -1,0 +1,148 @@
+//! Produce, key 0, versions 3-11 (shown as 0-11: older librdkafka compresses only if it sees 0, KAFKA-18659).
+//!
+//! Behaviour: each partition is answered for itself. acks=0 gets no answer at all; an error then closes the connection,
+//! as in Kafka. acks other than -1, 0, 1 is INVALID_REQUIRED_ACKS for every partition. A transactional batch is
+//! INVALID_TXN_STATE: no transaction is ever open here.
+//! Version notes: zstd is stored only from version 7 on (KIP-110); 8 explains refusals in words (KIP-467).
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use millrace_kernel::partition::Acks;
+use millrace_wire::error_code::ErrorCode;
+use millrace_wire::few::Few;
+use millrace_wire::primitive::Text;
+use millrace_wire::produce::{self as wire, PartitionResponse, Response, TopicResponse};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::error::BrokerError;
+use crate::kafka::dispatch::Request;
+use crate::kafka::errors;
+use crate::service::Hall;
+use crate::service::produce::{self, Part, PartResult, Pending};
+
+/// The first version whose clients can read zstd back.
+const ZSTD_FROM: i16 = 7;
+/// A produce request waits at least this long, whatever the client says: a sync takes what it takes.
+const TIMEOUT_MS_MIN: i32 = 1_000;
+
+/// A produce request on its way to the disk, and what is needed to answer it.
+pub(crate) struct InFlight {
+    version: i16,
+    correlation_id: i32,
+    wants_reply: bool,
+    pending: Arc<Pending>,
+    /// Names and partition indexes in request order; copied, so that the frame is free as soon as it is written.
+    layout: Vec<(Text, Few<i32>)>,
+    size_bytes: usize,
+    /// Keeps the request counted in the node's budget until it is answered.
+    _budget: OwnedSemaphorePermit,
+}
+
+/// Decodes a produce request and hands every batch to its partition, before this returns. `Err` says why the connection
+/// closes.
+pub(crate) fn begin(
+    hall: &Hall,
+    request: Request,
+    size_bytes: usize,
+    budget: OwnedSemaphorePermit,
+    signal: &Arc<Notify>,
+) -> Result<InFlight, String> {
+    let (version, correlation_id) = (request.version(), request.correlation_id());
+    let body = request.into_body()?;
+    let decoded = wire::decode(version, &body)
+        .map_err(|error| format!("Produce v{version} is malformed: {error}"))?;
+    let acks = match decoded.acks {
+        0 => Ok(Acks::None),
+        1 => Ok(Acks::Leader),
+        -1 => Ok(Acks::All),
+        acks => Err(BrokerError::InvalidRequiredAcks { acks }),
+    };
+    let mut layout = Vec::with_capacity(decoded.topics.len());
+    let mut parts = Vec::with_capacity(decoded.topics.len());
+    for topic in decoded.topics {
+        let name = Text::from(topic.name.as_str());
+        layout.push((name.clone(), topic.partitions.iter().map(|it| it.index).collect()));
+        for partition in topic.partitions {
+            let (topic, partition, records) = (name.clone(), partition.index, partition.records);
+            parts.push(Part { topic: topic.into_bytes(), partition, records });
+        }
+    }
+    let request = produce::Request {
+        acks,
+        timeout_ms: decoded.timeout_ms.max(TIMEOUT_MS_MIN).unsigned_abs().into(),
+        parts,
+        zstd_allowed: version >= ZSTD_FROM,
+    };
+    let wants_reply = decoded.acks != 0;
+    let pending = produce::start(hall, request, signal);
+    Ok(InFlight {
+        version,
+        correlation_id,
+        wants_reply,
+        pending,
+        layout,
+        size_bytes,
+        _budget: budget,
+    })
+}
+
+impl InFlight {
+    pub(crate) fn is_done(&self) -> bool {
+        self.pending.is_done()
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.pending.deadline()
+    }
+
+    pub(crate) fn time_out(&self) {
+        self.pending.time_out();
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Encodes the reply behind `out`; `Err` when an unanswered request (acks=0) failed and the connection must say so
+    /// by closing.
+    pub(crate) fn respond(self, out: &mut BytesMut) -> Result<(), String> {
+        let mut results = self.pending.take_results();
+        if !self.wants_reply {
+            return match results.find_map(Result::err) {
+                Some(error) => Err(format!("a produce request with acks=0 failed: {error}")),
+                None => Ok(()),
+            };
+        }
+        let mut topics = Few::new();
+        for (name, indexes) in self.layout {
+            let partitions = indexes.into_iter().zip(&mut results);
+            let partitions = partitions.map(|(index, result)| partition(index, result)).collect();
+            topics.push(TopicResponse { name, partitions });
+        }
+        let response = Response { topics, ..Response::default() };
+        wire::encode(self.version, self.correlation_id, &response, out)
+            .map_err(|error| format!("the reply cannot be encoded: {error}"))
+    }
+}
+
+fn partition(index: i32, result: PartResult) -> PartitionResponse {
+    match result {
+        Ok(appended) => PartitionResponse {
+            base_offset: appended.base_offset.0,
+            log_append_time_ms: appended.log_append_time.map_or(-1, |time| time.0),
+            log_start_offset: appended.log_start.0,
+            ..PartitionResponse::refused(index, ErrorCode::None)
+        },
+        Err(error) => {
+            let code = errors::code(&error);
+            if code == ErrorCode::KafkaStorageError {
+                warn!(partition = index, %error, "produce refused");
+            }
+            let error_message = Some(Text::from(error.to_string()));
+            PartitionResponse { error_message, ..PartitionResponse::refused(index, code) }
+        }
+    }
+}

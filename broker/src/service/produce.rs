@@ -1,0 +1,203 @@
+//! Produce: check batches, hand each to the owner of its partition, collect what they answer.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use millrace_kernel::partition::{Acks, Append, AppendRefused, Appended};
+use millrace_model::batch::{self, BatchHeader};
+use millrace_model::record;
+use millrace_model::topic_config::TopicConfig;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::BrokerError;
+use crate::partition::actor::Token;
+use crate::partition::handle::{Message, PartitionHandle};
+use crate::service::Hall;
+
+/// Records for some partitions, from any door.
+pub(crate) struct Request {
+    /// An error refuses every part: the request asked for what does not exist.
+    pub(crate) acks: Result<Acks, BrokerError>,
+    pub(crate) timeout_ms: u64,
+    pub(crate) parts: Vec<Part>,
+    /// zstd may be stored only for clients that can read it back (Produce version 7, KIP-110).
+    pub(crate) zstd_allowed: bool,
+}
+
+/// One batch for one partition.
+pub(crate) struct Part {
+    /// The topic as the request names it, which need not be a legal name.
+    pub(crate) topic: Bytes,
+    pub(crate) partition: i32,
+    /// Exactly one record batch; `None` where the client sent null.
+    pub(crate) records: Option<Bytes>,
+}
+
+/// What became of one part.
+pub(crate) type PartResult = Result<Appended, BrokerError>;
+
+/// A produce request whose parts are on their way: done when each has its result.
+pub(crate) struct Pending {
+    /// Guards the results; held to store or read one.
+    results: Mutex<Vec<Option<PartResult>>>,
+    missing: AtomicUsize,
+    /// Told when the last result arrives.
+    done: Arc<Notify>,
+    timed_out: AtomicBool,
+    deadline: Instant,
+    timeout_ms: u64,
+}
+
+impl Pending {
+    pub(crate) fn is_done(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == 0 || self.timed_out.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Answers what is missing with a timeout from now on.
+    pub(crate) fn time_out(&self) {
+        self.timed_out.store(true, Ordering::Release);
+    }
+
+    /// The results, one for each part in request order; to be taken once, when done.
+    pub(crate) fn take_results(&self) -> impl Iterator<Item = PartResult> + use<> {
+        let results = std::mem::take(&mut *self.results.lock().expect("no holder panics"));
+        let timeout = BrokerError::Timeout { timeout_ms: self.timeout_ms };
+        results.into_iter().map(move |result| result.unwrap_or_else(|| Err(timeout.clone())))
+    }
+
+    fn complete(&self, slot: usize, result: PartResult) {
+        if let Some(place) = self.results.lock().expect("no holder panics").get_mut(slot) {
+            *place = Some(result);
+        }
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+}
+
+/// A partition's duty to answer one part. Dropped unanswered (a bug stopped the owner), it answers with an error.
+pub(crate) struct Ticket {
+    pending: Option<Arc<Pending>>,
+    slot: usize,
+}
+
+impl Ticket {
+    /// For appends whose sender waits for nothing (acks=0).
+    pub(crate) fn answer(mut self, result: Result<Appended, AppendRefused>) {
+        if let Some(pending) = self.pending.take() {
+            pending.complete(self.slot, result.map_err(BrokerError::from));
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            let reason = "the partition stopped on an internal error".into();
+            pending.complete(self.slot, Err(BrokerError::Storage { reason }));
+        }
+    }
+}
+
+/// Starts a produce request: every part is checked and handed to its owner before this returns, in request order.
+/// `done` is told when the last result is there.
+pub(crate) fn start(hall: &Hall, request: Request, done: &Arc<Notify>) -> Arc<Pending> {
+    let count = request.parts.len();
+    let pending = Arc::new(Pending {
+        results: Mutex::new((0..count).map(|_| None).collect()),
+        missing: AtomicUsize::new(count),
+        done: Arc::clone(done),
+        timed_out: AtomicBool::new(false),
+        deadline: Instant::now() + std::time::Duration::from_millis(request.timeout_ms),
+        timeout_ms: request.timeout_ms,
+    });
+    for (slot, part) in request.parts.into_iter().enumerate() {
+        let ticket = Ticket { pending: Some(Arc::clone(&pending)), slot };
+        let admitted = request.acks.clone().and_then(|acks| {
+            let (partition, header, bytes) = admit(hall, part, request.zstd_allowed)?;
+            Ok((partition, header, bytes, acks))
+        });
+        match admitted {
+            Ok((partition, header, bytes, acks)) => {
+                let token = Token::Produce(ticket);
+                partition.post(Message::Append(Append { header, bytes, acks, token }));
+            }
+            Err(error) => ticket.refuse(error),
+        }
+    }
+    pending
+}
+
+impl Ticket {
+    fn refuse(mut self, error: BrokerError) {
+        if let Some(pending) = self.pending.take() {
+            pending.complete(self.slot, Err(error));
+        }
+    }
+}
+
+/// A whole produce request for callers that wait for it.
+pub(crate) async fn produce(hall: &Hall, request: Request) -> Vec<PartResult> {
+    let done = Arc::new(Notify::new());
+    let pending = start(hall, request, &done);
+    while !pending.is_done() {
+        if tokio::time::timeout_at(pending.deadline(), done.notified()).await.is_err() {
+            pending.time_out();
+        }
+    }
+    pending.take_results().collect()
+}
+
+/// Everything that can be said of a batch without its partition's state.
+fn admit(
+    hall: &Hall,
+    part: Part,
+    zstd_allowed: bool,
+) -> Result<(PartitionHandle, BatchHeader, Bytes), BrokerError> {
+    let name = String::from_utf8_lossy(&part.topic);
+    let (topic, partition) = hall.registry.leader(&name, part.partition)?;
+    if topic.name().is_internal() {
+        return Err(BrokerError::InternalTopic { topic: topic.name().to_string() });
+    }
+    let bytes = part.records.filter(|it| !it.is_empty()).ok_or(BrokerError::NoRecords)?;
+    let header = batch::validate(&bytes, topic.config().max_message_bytes)?;
+    if header.attributes.codec() == ZSTD && !zstd_allowed {
+        return Err(BrokerError::ZstdNeedsNewerClient);
+    }
+    if header.attributes.is_transactional() {
+        return Err(BrokerError::TransactionsUnsupported);
+    }
+    let (header, bytes) = look_inside(topic.config(), header, bytes)?;
+    Ok((partition, header, bytes))
+}
+
+/// What only some topics want: every record checked, or another codec.
+fn look_inside(
+    topic: &TopicConfig,
+    header: BatchHeader,
+    bytes: Bytes,
+) -> Result<(BatchHeader, Bytes), BrokerError> {
+    if topic.checks_records() {
+        record::validate_records(&header, &bytes, topic.cleanup_compact, UNPACKED_BYTES_MAX)
+            .map_err(|error| BrokerError::InvalidRecord(error.to_string()))?;
+    }
+    match topic.compression {
+        Some(codec) if codec.number() != header.attributes.codec() => {
+            let bytes = record::recompress(&header, &bytes, codec, UNPACKED_BYTES_MAX)
+                .map_err(|error| BrokerError::InvalidRecord(error.to_string()))?;
+            let header = BatchHeader::parse(&bytes).map_err(batch::InvalidBatch::from)?;
+            Ok((header, bytes))
+        }
+        _ => Ok((header, bytes)),
+    }
+}
+
+/// A batch that unpacks to more than this is refused where its records must be looked at.
+const UNPACKED_BYTES_MAX: usize = 16 << 20;
+const ZSTD: u8 = 4;

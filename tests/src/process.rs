@@ -1,0 +1,183 @@
+//! A broker as its own process: started on free ports, killed and started again, always cleaned up.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a broker may take to become ready, or to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker process with its data directory; both go when this is dropped.
+pub struct BrokerProcess {
+    binary: PathBuf,
+    directory: tempfile::TempDir,
+    settings: Vec<String>,
+    child: Option<Child>,
+    pub kafka: SocketAddr,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+impl BrokerProcess {
+    /// Starts `binary` on free loopback ports with an empty data directory, and waits until it is ready.
+    ///
+    /// `settings` are `key=value`, as for `--set`.
+    ///
+    /// # Panics
+    /// When the broker does not become ready.
+    pub fn start(binary: &str, settings: &[&str]) -> Self {
+        let mut broker = Self {
+            binary: binary.into(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            settings: settings.iter().map(|&it| it.to_owned()).collect(),
+            child: None,
+            kafka: free_address(),
+            grpc: free_address(),
+            http: free_address(),
+        };
+        broker.launch();
+        broker
+    }
+
+    /// Starts the process again after [`Self::kill`] or [`Self::stop`], on the same ports and data.
+    ///
+    /// # Panics
+    /// When the broker does not become ready.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "the broker runs already");
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg("--data-dir").arg(self.data_dir());
+        command.args(["--kafka-listen", &self.kafka.to_string()]);
+        command.args(["--grpc-listen", &self.grpc.to_string()]);
+        command.args(["--http-listen", &self.http.to_string()]);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path());
+        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
+        self.child = Some(command.spawn().expect("the broker's binary starts"));
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if http_get(self.http, "/readyz").is_some_and(|(status, _)| status == 200) {
+                return;
+            }
+            let child = self.child.as_mut().expect("just launched");
+            if let Ok(Some(status)) = child.try_wait() {
+                self.child = None;
+                panic!("the broker ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the broker is not ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL: nothing is flushed, nothing is said.
+    ///
+    /// # Panics
+    /// When no process runs.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running broker");
+        child.kill().expect("our own child can be killed");
+        child.wait().expect("our own child can be waited for");
+    }
+
+    /// SIGTERM, and the exit code.
+    ///
+    /// # Panics
+    /// When no process runs, or it does not stop in time.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("a running broker");
+        kill_process(Pid::from_child(&child), Signal::TERM)
+            .expect("our own child can be signalled");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("our own child can be waited for") {
+                return status.code();
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                panic!("the broker does not stop:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// What the broker wrote to standard error, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// One sample of `/metrics`, summed over labels.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = http_get(self.http, "/metrics")?;
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        let values = samples.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let series = series.split('{').next()?;
+            (series == name).then(|| value.parse::<f64>().ok())?
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.len().saturating_sub(4000);
+            let tail = (tail..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(log.len());
+            let _ = writeln!(std::io::stderr(), "--- broker log, its end ---\n{}", &log[tail..]);
+        }
+    }
+}
+
+/// A loopback address whose port was free a moment ago.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+/// Status and body of a plain GET; `None` when nobody answers.
+pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    Some((status, body.to_owned()))
+}
+
+/// Is `path` empty or missing? For tests that look whether something was left behind.
+pub fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+}
