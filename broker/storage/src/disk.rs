@@ -1,11 +1,13 @@
 //! The seam between the log and the file system: what storage may ask of a disk, and nothing more.
 //!
-//! [`real::RealDisk`] is the file system. All file access of storage goes through these traits. No policy lives
+//! Two disks exist: [`real::RealDisk`] and [`sim::SimDisk`], which loses power and fails on command. All file access of
+//! storage goes through these traits, so whatever is tested against the second holds for the first. No policy lives
 //! here: what to sync when is the log's and the flusher's business; only the choice between fdatasync and syncfs for
 //! one group is the disk's, because it depends on the file system.
 
 pub mod mmap;
 pub mod real;
+pub mod sim;
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
