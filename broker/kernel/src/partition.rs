@@ -289,7 +289,7 @@ impl<D: Disk, T> Partition<D, T> {
             Event::Append(mut appends) => self.handle_append(now, &mut appends, out),
             Event::Synced { end } => self.handle_synced(end, out),
             Event::SyncFailed { reason } => self.fail(reason, out),
-            Event::DeleteRecords { before, token } => self.handle_delete(before, token, out),
+            Event::DeleteRecords { before, token } => self.handle_delete(before, token, now, out),
             Event::LogStartSaved { start } => self.handle_saved(start, out),
             Event::SnapshotStored { offset } => self.log.snapshot_stored(offset),
             Event::Configure(settings) => self.handle_configure(settings, now, out),
@@ -389,7 +389,13 @@ impl<D: Disk, T> Partition<D, T> {
 }
 
 impl<D: Disk, T> Partition<D, T> {
-    fn handle_delete(&mut self, before: Option<Offset>, token: T, out: &mut Vec<Output<D, T>>) {
+    fn handle_delete(
+        &mut self,
+        before: Option<Offset>,
+        token: T,
+        now: Now,
+        out: &mut Vec<Output<D, T>>,
+    ) {
         let high_watermark = self.marks.high_watermark();
         let before = before.unwrap_or(high_watermark);
         let refused = match &self.health {
@@ -407,6 +413,7 @@ impl<D: Disk, T> Partition<D, T> {
             let doomed = self.log.trim_before(before);
             self.marks.log_start.store(self.log.start().0, Ordering::Release);
             self.deletions.doomed.push((before, doomed));
+            self.note_start_moved(now, out);
         }
         let start = self.marks.log_start();
         if start <= self.deletions.saved {
@@ -498,6 +505,7 @@ impl<D: Disk, T> Partition<D, T> {
         }
         let start = self.log.start();
         self.marks.log_start.store(start.0, Ordering::Release);
+        self.note_start_moved(now, out);
         // Nothing to save: after a crash the segments are gone, or go again.
         out.push(Output::LogStart { start, save: false });
         out.push(Output::Doomed(doomed));
@@ -513,11 +521,22 @@ impl<D: Disk, T> Partition<D, T> {
     ) {
         self.unsnapshotted_bytes += bytes;
         if rolled || self.unsnapshotted_bytes >= SNAPSHOT_BYTES {
-            self.unsnapshotted_bytes = 0;
-            let offset = self.log.end();
-            let file = self.log.snapshot(offset, &self.producers.snapshot(now));
-            out.push(Output::Snapshot { offset, file });
+            self.snapshot(now, out);
         }
+    }
+
+    /// What the log no longer has, the next start cannot replay.
+    fn note_start_moved(&mut self, now: Now, out: &mut Vec<Output<D, T>>) {
+        if self.log.snapshots().last().is_none_or(|last| *last < self.log.start()) {
+            self.snapshot(now, out);
+        }
+    }
+
+    fn snapshot(&mut self, now: Now, out: &mut Vec<Output<D, T>>) {
+        self.unsnapshotted_bytes = 0;
+        let offset = self.log.end();
+        let file = self.log.snapshot(offset, &self.producers.snapshot(now));
+        out.push(Output::Snapshot { offset, file });
     }
 
     /// The exact durable state, for the data directory's state file.
@@ -554,13 +573,16 @@ fn replay_producers<D: Disk>(
 ) -> Result<(), ReadError> {
     let (start, end) = (log.start(), log.end());
     let mut from = start;
-    if let Some((at, entries)) = log.latest_snapshot(end)? {
-        let window = start.max(Offset(at.0 - WINDOW_RECORDS));
-        if window < at {
+    match log.latest_snapshot(end)? {
+        Some((at, entries)) if at >= start => {
+            let window = start.max(Offset(at.0 - WINDOW_RECORDS));
             replay(log, window, at, producers, now)?;
+            producers.restore(&entries, now);
+            from = at;
         }
-        producers.restore(&entries, now);
-        from = start.max(at);
+        // Between it and the log's start producers may have gone on: better to know nothing of them, and to accept
+        // what comes, than to hold them to a sequence that is long past.
+        Some(_) | None => {}
     }
     replay(log, from, end, producers, now)
 }

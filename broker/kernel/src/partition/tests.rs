@@ -1,6 +1,7 @@
 //! Scripts for a partition (`testdata/partition.txt`): events, and the outputs that they must cause.
 
 mod faulty;
+mod history;
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! A real disk whose writes fail when told.
+//! A real disk whose writes to segments fail when told.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use millrace_storage::disk::{DirEntry, Disk, File, OpenMode, Space, SyncKind};
 #[derive(Clone)]
 pub(super) struct FaultyDisk {
     inner: RealDisk,
-    /// The error number that every write answers; 0: none.
+    /// The error number that every write to a segment answers; 0: none.
     fault: Arc<AtomicI32>,
 }
 
@@ -42,7 +42,9 @@ impl Disk for FaultyDisk {
     type Lock = <RealDisk as Disk>::Lock;
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FaultyFile> {
-        Ok(FaultyFile { inner: self.inner.open(path, mode)?, fault: Arc::clone(&self.fault) })
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        let fault = if is_log { Arc::clone(&self.fault) } else { Arc::default() };
+        Ok(FaultyFile { inner: self.inner.open(path, mode)?, fault })
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         self.inner.list(dir)
