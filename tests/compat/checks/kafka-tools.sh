@@ -48,7 +48,7 @@ check_cluster_tool() { # 60
   shows "${BOOTSTRAP#*:}" "$(kafka_tool ClusterTool list-endpoints "${B[@]}")"
 }
 
-check_topic_command() { # 120
+check_topic_command() { # 240
   local t out
   t=$(fresh topics)
   shows "Created topic $t" "$(topics --create --topic "$t" --partitions 2 --config retention.ms=3600000)"
@@ -186,7 +186,7 @@ read_group() {
   drain "$1" 20 --group "$1" > /dev/null
 }
 
-check_consumer_group_describe() { # 120
+check_consumer_group_describe() { # 240
   local g out
   g=$(fresh describe)
   read_group "$g"
@@ -226,7 +226,7 @@ check_consumer_group_members() { # 120
   eventually 30 empty
 }
 
-check_consumer_group_reset_offsets() { # 180
+check_consumer_group_reset_offsets() { # 240
   local g reset lag
   g=$(fresh reset)
   read_group "$g"
@@ -274,7 +274,7 @@ check_consumer_group_delete() { # 120
   topics --delete --topic "$g"
 }
 
-check_config_command_topic() { # 120
+check_config_command_topic() { # 240
   local t
   t=$(fresh config)
   make "$t" 1
@@ -308,7 +308,7 @@ check_config_command_topic() { # 120
   shows 'cleanup.policy=delete' "$(configs --describe --entity-type topics --entity-name "$t")"
 }
 
-check_config_command_broker() { # 120
+check_config_command_broker() { # 240
   local id
   id=$(topics --describe --topic "$(make_one)" | sed -nE 's/.*Leader: ([0-9]+).*/\1/p' | head -1)
   shows 'num.partitions=4' "$(configs --describe --entity-type brokers --entity-name "$id" --all)"
@@ -316,7 +316,8 @@ check_config_command_broker() { # 120
   shows 'log.retention.ms=7200000' "$(configs --describe --entity-type brokers --entity-name "$id")"
   configs --alter --entity-type brokers --entity-name "$id" --delete-config log.retention.ms
   hides 'log.retention.ms' "$(configs --describe --entity-type brokers --entity-name "$id")"
-  # The cluster-wide default.
+}
+check_config_command_broker_default() { # 240
   configs --alter --entity-type brokers --entity-default --add-config message.max.bytes=2000000
   shows 'message.max.bytes=2000000' "$(configs --describe --entity-type brokers --entity-default)"
   configs --alter --entity-type brokers --entity-default --delete-config message.max.bytes
