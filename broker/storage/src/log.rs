@@ -810,4 +810,6 @@ impl<D: Disk> Shared<D> {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;

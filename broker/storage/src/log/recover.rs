@@ -6,7 +6,7 @@
 //!
 //! Recovery may itself be interrupted at any step and started again: it only ever removes what it would remove again.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{Doomed, EPOCHS_FILE, Log, LogConfig, PartitionState};
 use crate::checkpoint::{read_optional, read_topic_id, write_file, write_topic_id};
-use crate::disk::{DirEntry, Disk, File, OpenMode, read_full};
+use crate::disk::{DirEntry, Disk, File, OpenMode, read_full, write_all};
 use crate::epochs::EpochTable;
 use crate::error::{Damage, Fault, OpenError, ReadError};
 use crate::segment::{Extent, Place, Segment, Site, Writer, file_path};
@@ -484,6 +484,7 @@ impl<'a, D: Disk> Walk<'a, D> {
             self.end = Place { position: writer.cursor.position, offset: header.next_offset() };
         }
         self.scanned += self.end.position - from.position;
+        write_again(segment.file()?, &mut window, from.position..self.end.position)?;
         writer.finish();
         writer.publish(self.end.offset, self.opening.now);
         Ok(())
@@ -577,6 +578,24 @@ impl<'a, D: Disk> Walk<'a, D> {
     fn torn_path(&self, base: Offset) -> PathBuf {
         file_path(&self.opening.dir, base, &format!("torn-{}", self.opening.now.0))
     }
+}
+
+/// Writes bytes over themselves. A sync that failed in the last process left pages that the cache shows and calls clean,
+/// though the disk never got them: unless they are made dirty again, the next sync succeeds without them, and lies.
+fn write_again<F: File>(
+    file: &F,
+    window: &mut Window<'_, F>,
+    range: Range<u64>,
+) -> Result<(), Fault> {
+    let mut at = range.start;
+    while at < range.end {
+        let count = (range.end - at).min(WINDOW_BYTES as u64);
+        let path = window.path;
+        let bytes = window.get(at, count as usize)?;
+        write_all(file, &mut [IoSlice::new(bytes)], at).map_err(Fault::of("write", path))?;
+        at += count;
+    }
+    Ok(())
 }
 
 /// Bytes of a file, read in large steps. Recovery does not touch maps: a bad page would be a signal, not an error.
