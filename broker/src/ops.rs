@@ -2,4 +2,4 @@
 
 pub(crate) mod health;
 pub(crate) mod http;
-pub mod telemetry;
+pub(crate) mod telemetry;

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream;
 use millrace_model::batch::BatchHeader;
 use millrace_model::ids::TopicId;
@@ -147,6 +146,7 @@ fn next_offset(mut batches: &[u8]) -> Option<Offset> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use millrace_model::record::{BatchBuilder, NewRecord};
 
     use super::*;

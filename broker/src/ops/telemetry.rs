@@ -16,7 +16,7 @@ use crate::config::{Config, LogFormat};
 
 /// Why logging could not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     #[error(
         "tracing.filter = {filter:?}: {error}; write a level such as info, or levels by module"
     )]
@@ -29,7 +29,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// The filter does not read, or it was called before.
-pub fn init(config: &Config) -> Result<(), TelemetryError> {
+pub(crate) fn init(config: &Config) -> Result<(), TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let filter = EnvFilter::try_new(&config.tracing_filter)
