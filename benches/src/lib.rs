@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod batch;
 pub mod clock;
+pub mod compare;
 pub mod engine;
 pub mod error;
 pub mod histogram;
