@@ -65,6 +65,8 @@ pub struct GroupSettings {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
+    /// Largest record of a group; a shard holds it to half a segment.
+    pub record_bytes_max: usize,
 }
 
 impl Default for GroupSettings {
@@ -78,6 +80,7 @@ impl Default for GroupSettings {
             offset_metadata_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
+            record_bytes_max: GROUP_RECORD_BYTES_MAX,
         }
     }
 }
@@ -85,20 +88,22 @@ impl Default for GroupSettings {
 /// What follows from one event. Replies may leave once everything recorded about their group is durable, the records
 /// here included.
 #[derive(Debug)]
-pub struct Effects<T> {
-    pub records: Vec<Record>,
-    pub replies: Vec<(T, GroupReply)>,
+pub(crate) struct Effects<T> {
+    pub(crate) records: Vec<Record>,
+    pub(crate) replies: Vec<(T, GroupReply)>,
+    /// Nothing has changed but what the records, once applied, will.
+    pub(crate) only_records: bool,
 }
 
 impl<T> Default for Effects<T> {
     fn default() -> Self {
-        Self { records: Vec::new(), replies: Vec::new() }
+        Self { records: Vec::new(), replies: Vec::new(), only_records: false }
     }
 }
 
 /// All groups of one shard. `T` is whatever names a waiting request.
 #[derive(Debug)]
-pub struct Groups<T> {
+pub(crate) struct Groups<T> {
     settings: GroupSettings,
     groups: BTreeMap<GroupId, Group<T>>,
     timers: Timers,
@@ -117,7 +122,7 @@ struct Group<T> {
 
 /// Where [`Groups::live_records`] goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveCursor {
+pub(crate) struct LiveCursor {
     group: GroupId,
     /// The last offset that was taken of this group.
     offset: Option<(TopicName, PartitionIndex)>,
@@ -149,19 +154,19 @@ impl<T> Group<T> {
 }
 
 impl<T> Groups<T> {
-    pub fn new(settings: GroupSettings, now: MonoMs) -> Self {
+    pub(crate) fn new(settings: GroupSettings, now: MonoMs) -> Self {
         let expiry_at = now.plus(settings.offsets_retention_check_interval_ms);
         let timers = Timers::default();
         Self { settings, groups: BTreeMap::new(), timers, expiry_at, expiry_after: None }
     }
 
     /// New settings; they count from the next event on.
-    pub fn configure(&mut self, settings: GroupSettings) {
+    pub(crate) fn configure(&mut self, settings: GroupSettings) {
         self.settings = settings;
     }
 
     /// Makes a logged record true. Replay calls it too.
-    pub fn apply(&mut self, record: Record) {
+    pub(crate) fn apply(&mut self, record: Record) {
         match record {
             Record::Offset { group, topic, partition, value: Some(value) } => {
                 // A group without members and type: a consumer that manages its own partitions.
@@ -189,7 +194,7 @@ impl<T> Groups<T> {
     }
 
     /// Replay is over: members take their places as the records say.
-    pub fn restore(&mut self, env: &mut Env) {
+    pub(crate) fn restore(&mut self, env: &mut Env) {
         let mut effects = Effects::default();
         for group in self.groups.values_mut() {
             if let Some(value) = &group.recorded {
@@ -203,18 +208,25 @@ impl<T> Groups<T> {
                 group.classic.restore(&mut scene, value);
             }
         }
-        let Effects { records, replies } = effects;
+        let Effects { records, replies, .. } = effects;
         assert!(records.is_empty() && replies.is_empty(), "nobody waits and nothing is new");
     }
 
     /// Decides one command. Its reply, and those of requests that waited for it, are in the effects.
-    pub fn handle(&mut self, env: &mut Env, command: GroupCommand, token: T) -> Effects<T> {
+    pub(crate) fn handle(&mut self, env: &mut Env, command: GroupCommand, token: T) -> Effects<T> {
         let mut effects = Effects::default();
         if let Err(error) = check(&self.settings, &command) {
             effects.replies.push((token, command.refused(error)));
             return effects;
         }
         let group = command.group().cloned();
+        effects.only_records = matches!(
+            command,
+            GroupCommand::CommitOffsets(_)
+                | GroupCommand::DeleteGroup { .. }
+                | GroupCommand::DeleteOffsets(_)
+                | GroupCommand::ForgetTopic { .. }
+        );
         self.dispatch(env, command, token, &mut effects);
         if let Some(group) = group {
             self.drop_if_nothing(&group, &effects);
@@ -222,14 +234,14 @@ impl<T> Groups<T> {
         effects
     }
 
-    pub fn next_deadline(&self) -> Option<MonoMs> {
+    pub(crate) fn next_deadline(&self) -> Option<MonoMs> {
         let first = self.timers.next_deadline();
         Some(first.map_or(self.expiry_at, |at| at.min(self.expiry_at)))
     }
 
     /// Handles the earliest deadline that has passed; `None` when none has. The caller logs and applies the records
     /// before it calls again.
-    pub fn expire_next(&mut self, env: &mut Env) -> Option<(Option<GroupId>, Effects<T>)> {
+    pub(crate) fn expire_next(&mut self, env: &mut Env) -> Option<(Option<GroupId>, Effects<T>)> {
         let mut effects = Effects::default();
         if let Some(key) = self.timers.pop_due(env.now.mono) {
             let id = key.group;
@@ -242,12 +254,19 @@ impl<T> Groups<T> {
         if self.expiry_at > env.now.mono {
             return None;
         }
+        effects.only_records = true;
         self.expire_offsets(env, &mut effects);
         Some((None, effects))
     }
 
+    /// About the size of all live state as records.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        let (records, _) = self.live_records(None, usize::MAX);
+        records.iter().map(|record| record.size_estimate() as u64).sum()
+    }
+
     /// Live state as records, from `after` on, about `bytes` of them at most; and where to go on.
-    pub fn live_records(
+    pub(crate) fn live_records(
         &self,
         after: Option<&LiveCursor>,
         bytes: usize,
@@ -282,7 +301,7 @@ impl<T> Groups<T> {
     }
 
     /// Answers every request that waits inside a group; for a coordinator that is thrown away.
-    pub fn abandon(&mut self, error: GroupError) -> Vec<(T, GroupReply)> {
+    pub(crate) fn abandon(&mut self, error: GroupError) -> Vec<(T, GroupReply)> {
         let mut replies = Vec::new();
         for group in self.groups.values_mut() {
             group.classic.abandon(error, &mut replies);
@@ -525,7 +544,7 @@ fn check(settings: &GroupSettings, command: &GroupCommand) -> Result<(), GroupEr
             if !session.contains(&join.session_timeout_ms) {
                 return Err(GroupError::InvalidSessionTimeout);
             }
-            join_is_sized(join)
+            join_is_sized(settings, join)
         }
         GroupCommand::Sync(sync) => sync.assignments.len() <= NAMED_MEMBERS_MAX,
         GroupCommand::Leave(leave) => leave.members.len() <= NAMED_MEMBERS_MAX,
@@ -534,7 +553,7 @@ fn check(settings: &GroupSettings, command: &GroupCommand) -> Result<(), GroupEr
     if sized { Ok(()) } else { Err(GroupError::InvalidRequest) }
 }
 
-fn join_is_sized(join: &Join) -> bool {
+fn join_is_sized(settings: &GroupSettings, join: &Join) -> bool {
     let prefix_max = TEXT_BYTES_MAX - MEMBER_ID_SUFFIX_BYTES;
     let metadata: usize = join.protocols.iter().map(|p| p.metadata.len()).sum();
     join.client_id.len() <= prefix_max
@@ -543,7 +562,7 @@ fn join_is_sized(join: &Join) -> bool {
         && join.protocol_type.len() <= TEXT_BYTES_MAX
         && join.protocols.len() <= PROTOCOLS_MAX
         && join.protocols.iter().all(|p| p.name.len() <= TEXT_BYTES_MAX)
-        && metadata <= GROUP_RECORD_BYTES_MAX
+        && metadata <= settings.record_bytes_max
 }
 
 /// One protocol per name, with metadata that does not hold on to a request's frame.

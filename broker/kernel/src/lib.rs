@@ -12,3 +12,4 @@ pub mod machine;
 pub mod metadata;
 pub mod metadata_log;
 pub mod partition;
+pub mod shard;

@@ -28,7 +28,7 @@ use super::command::{
 };
 use super::record::{GroupValue, MemberValue, Record};
 use super::timers::{Alarm, TimerKey, Timers};
-use super::{Effects, GROUP_RECORD_BYTES_MAX, GroupSettings, PENDING_MEMBERS_MAX};
+use super::{Effects, GroupSettings, PENDING_MEMBERS_MAX};
 
 /// A new member that cannot heartbeat yet waits at most this long for its first join to complete (Kafka's
 /// `classicGroupNewMemberJoinTimeoutMs`): its client may be gone, and a parked join does not show that.
@@ -410,7 +410,7 @@ impl<T> ClassicGroup<T> {
                 }
                 self.subscribed = self.subscribed_topics();
                 let record = self.record();
-                if record.size_estimate() > GROUP_RECORD_BYTES_MAX {
+                if record.size_estimate() > scene.settings.record_bytes_max {
                     return self.rebalance(scene, "the group's record grew too large");
                 }
                 scene.effects.records.push(record);
@@ -528,7 +528,7 @@ impl<T> ClassicGroup<T> {
             }
         }
         let record = self.record();
-        if record.size_estimate() > GROUP_RECORD_BYTES_MAX {
+        if record.size_estimate() > scene.settings.record_bytes_max {
             self.refuse_syncs(scene, GroupError::UnknownServerError);
             return self.prepare_rebalance(scene, "the group's record is too large");
         }
