@@ -321,12 +321,6 @@ impl Config {
         Some(Setting { key, value, origin: Some(origin) })
     }
 
-    /// What holds for a topic with these overrides.
-    pub fn topic_config(&self, overrides: &BTreeMap<String, String>) -> TopicConfig {
-        let overrides = overrides.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        self.topic_defaults.with_overrides(overrides)
-    }
-
     fn topic_defaults_given(&self) -> BTreeMap<&'static str, (&'static Key, Given)> {
         let strongest = |row: &'static topic_config::Row| {
             keys::family(row).into_iter().find_map(|(name, unit_ms)| {

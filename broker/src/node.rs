@@ -23,8 +23,7 @@ use tracing::{info, warn};
 
 use crate::config::{Address, Config};
 use crate::controller::actor::{ControllerActor, ControllerHandle};
-use crate::controller::local::{LocalLog, LocalLogError};
-use crate::error::BrokerError;
+use crate::controller::local::LocalLog;
 use crate::metrics::Metrics;
 use crate::ops::health::Health;
 use crate::partition::clock::{self, Clock};
@@ -38,6 +37,9 @@ use crate::service::cluster::KAFKA_LISTENER;
 use crate::service::configs;
 use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 use crate::{grpc, kafka, ops};
+
+pub use crate::controller::local::LocalLogError;
+pub use crate::error::BrokerError;
 
 /// Where a started node listens: the real ports, also where 0 was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,8 @@ pub enum StartError {
     Metadata(#[from] LocalLogError),
     #[error("the cluster's metadata refuses this broker: {0}")]
     Refused(#[from] BrokerError),
+    #[error("the handler of failing page loads cannot be installed: {0}")]
+    Guard(io::Error),
     #[error("the system gives no thread: {0}")]
     Thread(io::Error),
 }
@@ -190,7 +194,7 @@ struct Foundation {
 
 impl Foundation {
     fn build(config: Config, addresses: &Addresses) -> Result<Self, StartError> {
-        mmap::install_guard();
+        mmap::install_guard().map_err(StartError::Guard)?;
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
         let disk = RealDisk::new(&config.data_dir)

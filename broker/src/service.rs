@@ -57,14 +57,45 @@ impl Hall {
         }
     }
 
-    /// Waits until the node may hold `bytes` more of requests.
-    pub(crate) async fn reserve_bytes(&self, bytes: usize) -> OwnedSemaphorePermit {
+    /// Takes `bytes` more of requests into account if the node may hold them now.
+    pub(crate) fn try_reserve_bytes(&self, bytes: usize) -> Option<HeldBytes> {
+        let units = u32::try_from(self.units(bytes)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.budget).try_acquire_many_owned(units).ok()?;
+        Some(HeldBytes::new(permit, bytes, &self.metrics))
+    }
+
+    /// What `bytes` cost of the budget; never more than all of it, so that one request can always pass.
+    fn units(&self, bytes: usize) -> usize {
         let all = self.config.queued_max_request_bytes.div_ceil(BUDGET_UNIT).max(1);
-        let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, all);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget)
-            .acquire_many_owned(units)
-            .await
-            .expect("the budget is never closed")
+        bytes.div_ceil(BUDGET_UNIT).clamp(1, all)
+    }
+
+    /// Waits until the node may hold `bytes` more of requests.
+    pub(crate) async fn reserve_bytes(&self, bytes: usize) -> HeldBytes {
+        let units = u32::try_from(self.units(bytes)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
+        let permit = permit.expect("the budget is never closed");
+        HeldBytes::new(permit, bytes, &self.metrics)
+    }
+}
+
+/// Bytes of a request that count in the node's budget until this is dropped.
+pub(crate) struct HeldBytes {
+    _permit: OwnedSemaphorePermit,
+    bytes: i64,
+    metrics: Arc<Metrics>,
+}
+
+impl HeldBytes {
+    fn new(permit: OwnedSemaphorePermit, bytes: usize, metrics: &Arc<Metrics>) -> Self {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        metrics.request_bytes_held(bytes);
+        Self { _permit: permit, bytes, metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.metrics.request_bytes_held(-self.bytes);
     }
 }

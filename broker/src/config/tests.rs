@@ -84,7 +84,7 @@ fn the_brokers_default_of_a_topic_setting_comes_in_the_topics_unit() {
         let row = topic_config::row("retention.ms").unwrap();
         let default = config.topic_default(row);
         let shown = default.map(|setting| (setting.key.name, setting.value.to_owned()));
-        (config.topic_config(&BTreeMap::new()).retention_ms, shown)
+        (config.topic_defaults.retention_ms, shown)
     };
     let hours = ("log.retention.hours", "7200000".to_owned());
     let minutes = ("log.retention.minutes", "180000".to_owned());
@@ -97,14 +97,6 @@ fn the_brokers_default_of_a_topic_setting_comes_in_the_topics_unit() {
     assert_eq!(shown(&all), (-1, Some(forever)));
     let told = refused(RawConfig::default().assignment("log.segment.bytes=10"));
     assert!(told.ends_with("it must be from 1048576 to 2147483647"), "{told}");
-}
-
-#[test]
-fn a_topics_own_settings_overrule_the_brokers() {
-    let config = RawConfig::default().assignment("log.retention.bytes=5").check().unwrap();
-    let own = [("retention.bytes".to_owned(), "7".to_owned())].into();
-    assert_eq!(config.topic_config(&BTreeMap::new()).retention_bytes, 5);
-    assert_eq!(config.topic_config(&own).retention_bytes, 7);
 }
 
 #[test]

@@ -63,8 +63,9 @@ impl ProduceDoor {
             return Ok(topic);
         }
         if self.hall.config.auto_create_topics {
-            for (_, refused) in topics::auto_create(&self.hall, vec![name.to_owned()]).await {
-                return Err(errors::status(&refused));
+            let refused = topics::auto_create(&self.hall, vec![name.to_owned()]).await;
+            if let Some((_, refused)) = refused.first() {
+                return Err(errors::status(refused));
             }
         }
         self.hall.registry.topic(name).ok_or_else(|| {

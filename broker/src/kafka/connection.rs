@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 use millrace_wire::frame::{self, PREFIX_BYTES, Split};
 use millrace_wire::{ApiKey, header};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -20,7 +20,8 @@ use crate::context::RequestContext;
 use crate::kafka::api::produce;
 use crate::kafka::dispatch;
 use crate::kafka::pipeline::{Outbound, Pending, Reply, ReplyPiece};
-use crate::service::Hall;
+use crate::partition::handle::Posted;
+use crate::service::{Hall, HeldBytes};
 use crate::shutdown::Shutdown;
 
 /// The first read of an idle connection asks for this much.
@@ -88,7 +89,7 @@ struct Connection {
     /// Told by partition owners when one of `pending` may be complete.
     signal: Arc<Notify>,
     /// The node's bytes that the frame being read has reserved.
-    budget: Option<OwnedSemaphorePermit>,
+    budget: Option<HeldBytes>,
     last_active: Instant,
 }
 
@@ -115,6 +116,8 @@ impl Connection {
 
     /// Executes the complete frames in `inbound` as far as order and limits allow.
     async fn work_off_input(&mut self) -> Result<(), End> {
+        // Appends that came together are written together.
+        let mut posted = Posted::default();
         while self.pending.has_room() {
             let frame_bytes_max = self.frame_bytes_max();
             let frame = match frame::split(&mut self.inbound, frame_bytes_max) {
@@ -131,12 +134,20 @@ impl Connection {
             if request.api() == ApiKey::Produce {
                 let budget = match self.budget.take() {
                     Some(budget) => budget,
-                    None => self.hall.reserve_bytes(size_bytes).await,
+                    None => match self.hall.try_reserve_bytes(size_bytes) {
+                        Some(budget) => budget,
+                        None => {
+                            posted.work();
+                            self.hall.reserve_bytes(size_bytes).await
+                        }
+                    },
                 };
-                let begun = produce::begin(&self.hall, request, size_bytes, budget, &self.signal);
+                let (hall, signal) = (&self.hall, &self.signal);
+                let begun = produce::begin(hall, request, size_bytes, budget, signal, &mut posted);
                 self.pending.push(begun.map_err(End::Because)?);
                 continue;
             }
+            posted.work();
             self.answer_all_pending().await?;
             self.budget = None;
             let reply = self.run_handler(request).await?;
@@ -255,6 +266,7 @@ impl Connection {
         }
         if self.inbound.is_empty() && self.pending.is_empty() {
             self.inbound = BytesMut::new();
+            self.outbound.release();
             self.read_bytes = READ_BYTES_MIN;
         }
         if may_read {

@@ -123,10 +123,7 @@ impl Outbound {
         self.seal_tail();
         loop {
             let sent = match self.pieces.front() {
-                None => {
-                    self.release();
-                    return Ok(true);
-                }
+                None => return Ok(true),
                 Some(Piece::Bytes(_)) => self.send_bytes(stream),
                 Some(Piece::File { .. }) => self.send_file(stream),
             };
@@ -144,11 +141,11 @@ impl Outbound {
         std::mem::take(&mut self.bytes)
     }
 
-    /// An idle connection holds no buffer.
-    fn release(&mut self) {
-        if self.pieces.capacity() > WRITE_BUFFERS_MAX {
-            self.pieces = VecDeque::new();
-        }
+    /// Gives all memory back: an idle connection holds no buffer.
+    pub(super) fn release(&mut self) {
+        debug_assert!(self.is_empty(), "replies are sent before a connection is idle");
+        self.pieces = VecDeque::new();
+        self.tail = BytesMut::new();
     }
 
     fn send_bytes(&mut self, stream: &TcpStream) -> io::Result<u64> {

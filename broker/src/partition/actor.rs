@@ -276,7 +276,7 @@ fn to_event(message: Message) -> Option<Event<Token>> {
             Some(Event::DeleteRecords { before: Some(before), token: Token::DeleteRecords(reply) })
         }
         // Only the partitions of the offsets topic coordinate groups; dropping the call answers it.
-        Message::Group(_) | Message::ConfigureGroups(_) => None,
+        Message::Group(_) => None,
         other => to_common_event(other),
     }
 }
@@ -287,7 +287,6 @@ fn to_shard_event(message: Message) -> Option<ShardEvent<groups::Reply>> {
             let groups::Call { command, reply } = *call;
             Some(ShardEvent::Command { command, token: reply })
         }
-        Message::ConfigureGroups(settings) => Some(ShardEvent::Configure(settings)),
         Message::Tick => Some(ShardEvent::Tick),
         // Clients do not delete records of internal topics; dropping the reply answers it.
         Message::Append(_) | Message::DeleteRecords { .. } => None,
@@ -304,10 +303,7 @@ fn to_common_event<T>(message: Message) -> Option<Event<T>> {
         Message::Configure(settings) => Some(Event::Configure(*settings)),
         Message::Space { writable } => Some(Event::Space { writable }),
         Message::Tick => Some(Event::Tick),
-        Message::Append(_)
-        | Message::DeleteRecords { .. }
-        | Message::Group(_)
-        | Message::ConfigureGroups(_) => None,
+        Message::Append(_) | Message::DeleteRecords { .. } | Message::Group(_) => None,
     }
 }
 

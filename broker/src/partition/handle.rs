@@ -9,7 +9,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use millrace_kernel::group::GroupSettings;
 use millrace_kernel::partition::{Append, Marks, PartitionSettings};
 use millrace_model::ids::{TopicId, TopicPartition};
 use millrace_model::offset::{EpochEnd, LeaderEpoch, Offset};
@@ -44,7 +43,6 @@ pub(crate) enum Message {
         offset: Offset,
     },
     Group(Box<crate::service::groups::Call>),
-    ConfigureGroups(GroupSettings),
     /// The topic's settings are different.
     Configure(Box<PartitionSettings>),
     /// The disk has space again, or is about to have none.
@@ -117,10 +115,9 @@ impl PartitionHandle {
         self.work();
     }
 
-    /// Like [`Self::post`] for several messages, so that adjacent appends become one write.
-    pub(crate) fn post_all(&self, messages: impl IntoIterator<Item = Message>) {
-        self.0.inbox.lock().expect("no holder of the inbox panics").extend(messages);
-        self.work();
+    /// Leaves `message` for the owner without becoming it: [`Posted::work`] must follow.
+    fn leave(&self, message: Message) {
+        self.0.inbox.lock().expect("no holder of the inbox panics").push(message);
     }
 
     fn work(&self) {
@@ -196,6 +193,31 @@ impl PartitionHandle {
 
     pub(super) fn inner(&self) -> &Inner {
         &self.0
+    }
+}
+
+/// Messages left for some partitions and not yet worked off: appends that came together become one write.
+#[derive(Default)]
+pub(crate) struct Posted(Vec<PartitionHandle>);
+
+impl Posted {
+    /// Leaves `message` for the owner of `partition`.
+    pub(crate) fn leave(&mut self, partition: PartitionHandle, message: Message) {
+        partition.leave(message);
+        if !self.0.iter().any(|known| Arc::ptr_eq(&known.0, &partition.0)) {
+            self.0.push(partition);
+        }
+    }
+
+    /// Hands everything that was left to its owners.
+    pub(crate) fn work(&mut self) {
+        self.0.drain(..).for_each(|partition| partition.work());
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        self.work();
     }
 }
 

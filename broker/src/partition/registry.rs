@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use millrace_kernel::metadata::image::{self, Delta, Image};
 use millrace_model::ids::{PartitionIndex, TopicId, TopicName, TopicPartition};
-use millrace_model::topic_config::TopicConfig;
+use millrace_model::topic_config::{self, TopicConfig};
 use millrace_storage::disk::Space;
 
 use crate::config::Config;
@@ -191,17 +191,20 @@ impl Registry {
                 self.opener.delete(&partitions, &self.shared);
             }
         }
-        self.open_all(&delta.created);
+        self.open_all(image, &delta.created);
         for change in &delta.changed {
-            self.change(&change.topic, change.configs_changed);
+            self.change(image, &change.topic, change.configs_changed);
+        }
+        if delta.broker_configs_changed {
+            image.topics().for_each(|topic| self.change(image, topic, true));
         }
         let partitions = image.topics().map(|topic| topic.partitions.len()).sum();
         self.shared.metrics.hosted(image.topic_count(), partitions);
     }
 
     /// Opens new topics; several partitions at a time, because most of the time goes to the disk.
-    fn open_all(&self, topics: &[Arc<image::Topic>]) {
-        let configs: Vec<_> = topics.iter().map(|topic| self.config_of(topic)).collect();
+    fn open_all(&self, image: &Image, topics: &[Arc<image::Topic>]) {
+        let configs: Vec<_> = topics.iter().map(|topic| self.config_of(image, topic)).collect();
         let wanted = topics.iter().zip(&configs);
         let wanted = wanted.flat_map(|(topic, config)| wanted_of(topic, config, 0));
         let mut opened = self.opener.open_all(wanted.collect(), &self.shared).into_iter();
@@ -212,9 +215,9 @@ impl Registry {
         }
     }
 
-    fn change(&self, topic: &Arc<image::Topic>, configs_changed: bool) {
+    fn change(&self, image: &Image, topic: &Arc<image::Topic>, configs_changed: bool) {
         let Some(current) = self.topic_by_id(topic.id) else { return };
-        let config = self.config_of(topic);
+        let config = self.config_of(image, topic);
         let missing = wanted_of(topic, &config, current.partitions.len());
         let opened = self.opener.open_all(missing.collect(), &self.shared);
         let mut partitions = current.partitions.clone();
@@ -230,8 +233,14 @@ impl Registry {
         }
     }
 
-    fn config_of(&self, topic: &image::Topic) -> Arc<TopicConfig> {
-        Arc::new(self.shared.config.topic_config(&topic.configs))
+    /// The topic's own overrides, over what was changed while brokers run, over this broker's settings.
+    fn config_of(&self, image: &Image, topic: &image::Topic) -> Arc<TopicConfig> {
+        let config = &self.shared.config;
+        let dynamic = topic_config::ROWS.iter().filter_map(|row| {
+            Some((row.name, image.broker_config(config.node_id, row.broker_name?)?))
+        });
+        let own = topic.configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Arc::new(config.topic_defaults.with_overrides(dynamic).with_overrides(own))
     }
 
     /// Committed offsets of a deleted topic go too.

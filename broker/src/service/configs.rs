@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use millrace_kernel::metadata::configs::{
     AlterConfigRefused, AlterConfigs, AlteredResource, ConfigEdit, ConfigRules, InvalidConfig,
 };
+use millrace_kernel::metadata::image::Image;
 use millrace_kernel::metadata::{Command, Reply};
 use millrace_model::ids::NodeId;
 use millrace_model::topic_config::{self, Kind, TopicConfig};
@@ -46,6 +47,10 @@ pub(crate) fn resource(kind: i8, name: &str) -> Result<Resource, BrokerError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     TopicOverride = 1,
+    /// Changed while this broker runs, for this one.
+    DynamicBroker = 2,
+    /// Changed while brokers run, for all of them.
+    DynamicDefault = 3,
     /// File, environment or flag of this broker.
     Broker = 4,
     Default = 5,
@@ -100,6 +105,9 @@ fn topic_row(hall: &Hall, row: &'static topic_config::Row, given: Option<&String
         let (name, value) = (row.name.to_owned(), Some(value.clone()));
         synonyms.push(Synonym { name, value, source: Source::TopicOverride });
     }
+    if let Some(key) = row.broker_name {
+        synonyms.extend(dynamic(&hall.controller.image(), hall.config.node_id, key));
+    }
     if let Some(setting) = hall.config.topic_default(row)
         && setting.origin.is_some()
     {
@@ -112,15 +120,40 @@ fn topic_row(hall: &Hall, row: &'static topic_config::Row, given: Option<&String
     Row { name: row.name, kind: row.kind, value, source, read_only: false, doc: row.doc, synonyms }
 }
 
-/// Every setting of this broker. What holds for all brokers is only what was changed while they run: nothing.
+/// What was changed for a broker setting while brokers run, strongest first.
+fn dynamic(image: &Image, node: NodeId, key: &str) -> impl Iterator<Item = Synonym> {
+    let of = |broker, source| {
+        let mut overrides = image.broker_configs(broker);
+        let found = overrides.find(|(name, _)| *name == key);
+        found.map(|(name, value)| Synonym {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            source,
+        })
+    };
+    let own = of(Some(node), Source::DynamicBroker);
+    own.into_iter().chain(of(None, Source::DynamicDefault))
+}
+
+/// May this setting change while the broker runs? Those that are defaults of topic settings may
+/// (`DynamicLogConfig.RECONFIGURABLE_CONFIGS`).
+fn dynamic_row(key: &str) -> Option<&'static topic_config::Row> {
+    topic_config::ROWS.iter().find(|row| row.broker_name == Some(key))
+}
+
+/// Every setting of this broker; for all brokers (`None`) what was changed for all of them while they run.
 ///
 /// # Errors
 /// Another broker is meant.
 pub(crate) fn describe_broker(hall: &Hall, id: Option<NodeId>) -> Result<Vec<Row>, BrokerError> {
+    let image = hall.controller.image();
     match id {
-        None => Ok(Vec::new()),
+        None => {
+            let rows = hall.config.settings().map(|setting| broker_row(&image, None, setting));
+            Ok(rows.filter(|row| row.source == Source::DynamicDefault).collect())
+        }
         Some(id) if id == hall.config.node_id => {
-            Ok(hall.config.settings().map(broker_row).collect())
+            Ok(hall.config.settings().map(|it| broker_row(&image, Some(id), it)).collect())
         }
         Some(id) => {
             let me = hall.config.node_id;
@@ -130,11 +163,15 @@ pub(crate) fn describe_broker(hall: &Hall, id: Option<NodeId>) -> Result<Vec<Row
     }
 }
 
-fn broker_row(setting: Setting<'_>) -> Row {
+fn broker_row(image: &Image, node: Option<NodeId>, setting: Setting<'_>) -> Row {
     let value = (!setting.value.is_empty()).then(|| setting.value.to_owned());
     let source = if setting.origin.is_some() { Source::Broker } else { Source::Default };
     let name = setting.key.name;
-    let synonyms = vec![Synonym { name: name.to_owned(), value: value.clone(), source }];
+    // No broker has a negative id: asking for all brokers finds what holds for all.
+    let mut synonyms: Vec<_> = dynamic(image, node.unwrap_or(NodeId(-1)), name).collect();
+    synonyms.push(Synonym { name: name.to_owned(), value, source });
+    let (value, source) = (synonyms[0].value.clone(), synonyms[0].source);
+    let read_only = dynamic_row(name).is_none();
     let kind = match setting.key.kind {
         KeyKind::Boolean => Kind::Boolean,
         KeyKind::Int => Kind::Int,
@@ -143,7 +180,7 @@ fn broker_row(setting: Setting<'_>) -> Row {
         KeyKind::String => Kind::String,
         KeyKind::List => Kind::List,
     };
-    Row { name, kind, value, source, read_only: true, doc: setting.key.doc, synonyms }
+    Row { name, kind, value, source, read_only, doc: setting.key.doc, synonyms }
 }
 
 /// Changes overrides; one result for each edit, in order.
@@ -200,8 +237,10 @@ fn check_topic(key: &str, value: &str) -> Result<(), InvalidConfig> {
     })
 }
 
-/// No broker setting can be changed while the broker runs.
-fn check_broker(key: &str, _: &str) -> Result<(), InvalidConfig> {
+fn check_broker(key: &str, value: &str) -> Result<(), InvalidConfig> {
+    if let Some(row) = dynamic_row(key) {
+        return check_topic(row.name, value);
+    }
     let key = key.to_owned();
     match keys::KEYS.iter().any(|known| known.name == key) {
         true => Err(InvalidConfig::ReadOnly { key }),

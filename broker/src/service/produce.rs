@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::BrokerError;
+use crate::metrics::Metrics;
 use crate::partition::actor::Token;
-use crate::partition::handle::{Message, PartitionHandle};
+use crate::partition::handle::{Message, PartitionHandle, Posted};
 use crate::service::Hall;
 
 /// Records for some partitions, from any door.
@@ -48,6 +49,7 @@ pub(crate) struct Pending {
     timed_out: AtomicBool,
     deadline: Instant,
     timeout_ms: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl Pending {
@@ -72,6 +74,9 @@ impl Pending {
     }
 
     fn complete(&self, slot: usize, result: PartResult) {
+        if result.is_err() {
+            self.metrics.produce_refused();
+        }
         if let Some(place) = self.results.lock().expect("no holder panics").get_mut(slot) {
             *place = Some(result);
         }
@@ -85,12 +90,17 @@ impl Pending {
 pub(crate) struct Ticket {
     pending: Option<Arc<Pending>>,
     slot: usize,
+    /// What is acknowledged with it.
+    records: u64,
+    bytes: u64,
 }
 
 impl Ticket {
-    /// For appends whose sender waits for nothing (acks=0).
     pub(crate) fn answer(mut self, result: Result<Appended, AppendRefused>) {
         if let Some(pending) = self.pending.take() {
+            if result.is_ok() {
+                pending.metrics.produced(self.records, self.bytes);
+            }
             pending.complete(self.slot, result.map_err(BrokerError::from));
         }
     }
@@ -105,9 +115,14 @@ impl Drop for Ticket {
     }
 }
 
-/// Starts a produce request: every part is checked and handed to its owner before this returns, in request order.
-/// `done` is told when the last result is there.
-pub(crate) fn start(hall: &Hall, request: Request, done: &Arc<Notify>) -> Arc<Pending> {
+/// Starts a produce request: every part is checked and left for its owner in `posted`, in request order. `done` is told
+/// when the last result is there.
+pub(crate) fn start(
+    hall: &Hall,
+    request: Request,
+    done: &Arc<Notify>,
+    posted: &mut Posted,
+) -> Arc<Pending> {
     let count = request.parts.len();
     let pending = Arc::new(Pending {
         results: Mutex::new((0..count).map(|_| None).collect()),
@@ -116,17 +131,21 @@ pub(crate) fn start(hall: &Hall, request: Request, done: &Arc<Notify>) -> Arc<Pe
         timed_out: AtomicBool::new(false),
         deadline: Instant::now() + std::time::Duration::from_millis(request.timeout_ms),
         timeout_ms: request.timeout_ms,
+        metrics: Arc::clone(&hall.metrics),
     });
     for (slot, part) in request.parts.into_iter().enumerate() {
-        let ticket = Ticket { pending: Some(Arc::clone(&pending)), slot };
+        let mut ticket = Ticket { pending: Some(Arc::clone(&pending)), slot, records: 0, bytes: 0 };
         let admitted = request.acks.clone().and_then(|acks| {
             let (partition, header, bytes) = admit(hall, part, request.zstd_allowed)?;
             Ok((partition, header, bytes, acks))
         });
         match admitted {
             Ok((partition, header, bytes, acks)) => {
+                ticket.records = u64::from(header.record_count.unsigned_abs());
+                ticket.bytes = u64::from(header.size_bytes);
                 let token = Token::Produce(ticket);
-                partition.post(Message::Append(Append { header, bytes, acks, token }));
+                let append = Append { header, bytes, acks, token };
+                posted.leave(partition, Message::Append(append));
             }
             Err(error) => ticket.refuse(error),
         }
@@ -145,7 +164,7 @@ impl Ticket {
 /// A whole produce request for callers that wait for it.
 pub(crate) async fn produce(hall: &Hall, request: Request) -> Vec<PartResult> {
     let done = Arc::new(Notify::new());
-    let pending = start(hall, request, &done);
+    let pending = start(hall, request, &done, &mut Posted::default());
     while !pending.is_done() {
         if tokio::time::timeout_at(pending.deadline(), done.notified()).await.is_err() {
             pending.time_out();

@@ -13,15 +13,16 @@ use millrace_wire::error_code::ErrorCode;
 use millrace_wire::few::Few;
 use millrace_wire::primitive::Text;
 use millrace_wire::produce::{self as wire, PartitionResponse, Response, TopicResponse};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::error::BrokerError;
 use crate::kafka::dispatch::Request;
 use crate::kafka::errors;
-use crate::service::Hall;
+use crate::partition::handle::Posted;
 use crate::service::produce::{self, Part, PartResult, Pending};
+use crate::service::{Hall, HeldBytes};
 
 /// The first version whose clients can read zstd back.
 const ZSTD_FROM: i16 = 7;
@@ -38,17 +39,17 @@ pub(crate) struct InFlight {
     layout: Vec<(Text, Few<i32>)>,
     size_bytes: usize,
     /// Keeps the request counted in the node's budget until it is answered.
-    _budget: OwnedSemaphorePermit,
+    _budget: HeldBytes,
 }
 
-/// Decodes a produce request and hands every batch to its partition, before this returns. `Err` says why the connection
-/// closes.
+/// Decodes a produce request and leaves every batch for its partition in `posted`. `Err` says why the connection closes.
 pub(crate) fn begin(
     hall: &Hall,
     request: Request,
     size_bytes: usize,
-    budget: OwnedSemaphorePermit,
+    budget: HeldBytes,
     signal: &Arc<Notify>,
+    posted: &mut Posted,
 ) -> Result<InFlight, String> {
     let (version, correlation_id) = (request.version(), request.correlation_id());
     let body = request.into_body()?;
@@ -77,7 +78,7 @@ pub(crate) fn begin(
         zstd_allowed: version >= ZSTD_FROM,
     };
     let wants_reply = decoded.acks != 0;
-    let pending = produce::start(hall, request, signal);
+    let pending = produce::start(hall, request, signal, posted);
     Ok(InFlight {
         version,
         correlation_id,
