@@ -254,14 +254,15 @@ impl<D: Disk, T> Partition<D, T> {
         epoch: LeaderEpoch,
         now: Now,
     ) -> Result<Self, ReadError> {
-        let mut producers = Producers::new(settings.producer_expiration_ms);
-        replay_producers(&log, &mut producers, now)?;
+        let producers = replay_producers(&log, settings.producer_expiration_ms, now)?;
         log.begin_epoch(epoch);
+        // Retention may have gone beyond what was recorded as durable.
+        let durable_end = log.durable_end().max(log.start());
         let marks = Marks {
             log_start: AtomicI64::new(log.start().0),
             log_end: AtomicI64::new(log.end().0),
-            durable_end: AtomicI64::new(log.durable_end().0),
-            high_watermark: AtomicI64::new(log.durable_end().0),
+            durable_end: AtomicI64::new(durable_end.0),
+            high_watermark: AtomicI64::new(durable_end.0),
             leader_epoch: AtomicI32::new(epoch.0),
         };
         let deletions = Deletions { saved: log.start(), parked: Vec::new(), doomed: Vec::new() };
@@ -383,7 +384,7 @@ impl<D: Disk, T> Partition<D, T> {
             return;
         }
         self.log.mark_durable(end);
-        self.marks.durable_end.store(self.log.durable_end().0, Ordering::Release);
+        self.marks.durable_end.fetch_max(self.log.durable_end().0, Ordering::Release);
         self.advance(out);
     }
 }
@@ -565,26 +566,38 @@ impl<D: Disk, T> Partition<D, T> {
 /// Records before a snapshot that are looked at again: a snapshot knows the last batch of each producer, retries may
 /// concern the five last ones.
 const WINDOW_RECORDS: i64 = 4_096;
+/// Nobody retries a batch for longer: without a producer seen since then, the snapshot alone will do.
+const RETRY_MS: i64 = 600_000;
 
+/// What the log says of its producers, the shortest way: from the last snapshot that it does not contradict.
 fn replay_producers<D: Disk>(
     log: &Log<D>,
-    producers: &mut Producers,
+    expiration_ms: i64,
     now: Now,
-) -> Result<(), ReadError> {
+) -> Result<Producers, ReadError> {
     let (start, end) = (log.start(), log.end());
-    let mut from = start;
-    match log.latest_snapshot(end)? {
-        Some((at, entries)) if at >= start => {
-            let window = start.max(Offset(at.0 - WINDOW_RECORDS));
-            replay(log, window, at, producers, now)?;
-            producers.restore(&entries, now);
-            from = at;
+    let mut upto = end;
+    while let Some((at, entries)) = log.latest_snapshot(upto)? {
+        if at < start {
+            // Between it and the log's start producers may have gone on: better to know nothing of them, and to
+            // accept what comes, than to hold them to a sequence that is long past.
+            break;
         }
-        // Between it and the log's start producers may have gone on: better to know nothing of them, and to accept
-        // what comes, than to hold them to a sequence that is long past.
-        Some(_) | None => {}
+        let recent = entries.iter().any(|entry| now.wall.0 - entry.timestamp < RETRY_MS);
+        let window = if recent { start.max(Offset(at.0 - WINDOW_RECORDS)) } else { at };
+        let mut producers = Producers::new(expiration_ms);
+        replay(log, window, at, &mut producers, now)?;
+        if producers.restore(&entries, window, now) {
+            replay(log, at, end, &mut producers, now)?;
+            return Ok(producers);
+        }
+        // Of a log whose tail was lost since. To believe it could mean to take a lost batch for a repeated one.
+        warn!(dir = %log.dir().display(), offset = at.0, "the log contradicts a producer snapshot");
+        upto = Offset(at.0 - 1);
     }
-    replay(log, from, end, producers, now)
+    let mut producers = Producers::new(expiration_ms);
+    replay(log, start, end, &mut producers, now)?;
+    Ok(producers)
 }
 
 fn replay<D: Disk>(

@@ -106,6 +106,14 @@ impl Producer {
         self.seen_ms = seen_ms;
     }
 
+    fn ends_with(&self, entry: &ProducerEntry) -> bool {
+        let last = self.window().last();
+        self.epoch == entry.producer_epoch
+            && last.is_some_and(|last| {
+                (last.last_offset, last.last_sequence()) == (entry.last_offset, entry.last_sequence)
+            })
+    }
+
     fn check(&self, header: &BatchHeader) -> Result<Admitted, SequenceError> {
         let (producer, epoch) = (header.producer_id, header.producer_epoch);
         let got = header.base_sequence;
@@ -249,26 +257,29 @@ impl Producers {
             .push(header.producer_epoch, batch, seen_ms);
     }
 
-    /// Lays a snapshot over what was replayed from just before it. A snapshot knows one batch per producer, the log
-    /// before it may know more: where both agree on the last one, the longer window stays.
-    pub(crate) fn restore(&mut self, snapshot: &[ProducerEntry], now: Now) {
-        let mut before = std::mem::take(&mut self.by_id);
-        for entry in snapshot.iter().filter(|entry| is_sane(entry)) {
+    /// Lays a snapshot over what was replayed of the log from `window` up to it. A snapshot knows one batch per
+    /// producer, the log before it may know more: the longer memory stays. Says whether both tell the same story; if
+    /// not, this state is of no use.
+    #[must_use]
+    pub(crate) fn restore(&mut self, snapshot: &[ProducerEntry], window: Offset, now: Now) -> bool {
+        let mut replayed = std::mem::take(&mut self.by_id);
+        for entry in snapshot {
             let seen_ms = mono(now) - (now.wall.0 - entry.timestamp).max(0);
-            let agrees = |p: &Producer| {
-                p.epoch == entry.producer_epoch
-                    && p.window().last().is_some_and(|b| b.last_offset == entry.last_offset)
-            };
-            let mut producer =
-                before.remove(&entry.producer_id).filter(agrees).unwrap_or_else(|| {
+            let mut producer = match replayed.remove(&entry.producer_id) {
+                Some(producer) if producer.ends_with(entry) => producer,
+                None if entry.last_offset < window && is_sane(entry) => {
                     let mut producer = Producer::new(entry.producer_epoch, 0, seen_ms);
                     producer.push(entry.producer_epoch, last_batch(entry), seen_ms);
                     producer
-                });
+                }
+                Some(_) | None => return false,
+            };
             producer.seen_ms = seen_ms;
             producer.older = true;
             self.by_id.insert(entry.producer_id, producer);
         }
+        // What only the log knows had expired when the snapshot was made.
+        true
     }
 
     /// Forgets producers that were silent for the expiration time; returns how many.

@@ -1,18 +1,18 @@
 //! Scripts for a partition (`testdata/partition.txt`): events, and the outputs that they must cause.
 
-mod faulty;
 mod history;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use millrace_model::env::{Prng, WallMs};
 use millrace_model::ids::{ProducerEpoch, ProducerId, TopicId};
 use millrace_model::record::{BatchBuilder, NewRecord, records};
 use millrace_storage::disk::real::RealDisk;
+use millrace_storage::disk::sim::{self, SimDisk};
+use millrace_storage::error::OpenError;
 use millrace_storage::log::Trust;
 
 use super::*;
-use faulty::{EDQUOT, EIO, EMFILE, ENOSPC, FaultyDisk};
 
 const WALL: i64 = 1_700_000_000_000;
 
@@ -112,14 +112,27 @@ impl<D: Disk> Driver<D> {
     }
 
     fn reopen(&mut self, trust: Trust) {
+        assert!(self.try_reopen(trust), "the log opens");
+    }
+
+    fn try_reopen(&mut self, trust: Trust) -> bool {
         self.partition = None;
         self.tickets.clear();
         self.snapshots.clear();
         self.env.now.mono = MonoMs(0);
         let (disk, dir) = (self.disk.clone(), self.dir.clone());
         let config = self.settings.log.clone();
-        let (log, _) = Log::open(disk, &dir, config, trust, self.env.now.wall).unwrap();
-        self.take_into_service(log);
+        let log = match Log::open(disk, &dir, config, trust, self.env.now.wall) {
+            Ok((log, _)) => log,
+            Err(OpenError::Io(_)) => return false,
+            Err(error) => panic!("{trust:?}: {error}"),
+        };
+        match Partition::open(log, self.settings.clone(), self.epoch, self.env.now) {
+            Ok(partition) => self.partition = Some(partition),
+            Err(ReadError::Io(_)) => return false,
+            Err(error) => panic!("{error}"),
+        }
+        true
     }
 
     fn close(&mut self) -> PartitionState {
@@ -269,43 +282,61 @@ fn batch(words: &str, now: i64, token: u32) -> Append<u32> {
     Append { header, bytes, acks, token }
 }
 
-fn real() -> (tempfile::TempDir, Driver<RealDisk>) {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = RealDisk::new(dir.path()).unwrap();
-    let driver = Driver::new(disk, dir.path().join("topic-0"));
-    (dir, driver)
+fn simulated() -> Driver<SimDisk> {
+    let disk = SimDisk::new(1);
+    let driver = Driver::new(disk.clone(), PathBuf::from("/topic-0"));
+    disk.sync_all().unwrap();
+    driver
+}
+
+const SCRIPT: &str = include_str!("../../testdata/partition.txt");
+
+fn trace_script<D: Disk>(make: impl Fn() -> Driver<D>) -> String {
+    let mut trace = String::new();
+    let mut driver = make();
+    for line in SCRIPT.lines().filter(|line| !line.starts_with("  ")) {
+        trace.push_str(line);
+        trace.push('\n');
+        if line.starts_with("== ") {
+            driver = make();
+        } else if line == "marks" {
+            trace.push_str(&driver.describe());
+        } else if !line.is_empty() && !line.starts_with('#') {
+            driver.run(line);
+            trace.push_str(&driver.trace());
+        }
+    }
+    trace
 }
 
 #[test]
 fn scripts_leave_the_expected_trace() {
-    let script = include_str!("../../testdata/partition.txt");
-    let mut actual = String::new();
-    let (mut dir, mut driver) = real();
-    for line in script.lines().filter(|line| !line.starts_with("  ")) {
-        actual.push_str(line);
-        actual.push('\n');
-        if line.starts_with("== ") {
-            (dir, driver) = real();
-        } else if line == "marks" {
-            actual.push_str(&driver.describe());
-        } else if !line.is_empty() && !line.starts_with('#') {
-            driver.run(line);
-            actual.push_str(&driver.trace());
-        }
-    }
-    drop(dir);
+    let actual = trace_script(simulated);
     if std::env::var_os("UPDATE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/partition.txt");
         #[allow(clippy::disallowed_methods, reason = "expected traces are rewritten on demand")]
         std::fs::write(path, &actual).unwrap();
     } else {
-        assert!(actual == script, "the trace differs (UPDATE=1 rewrites it):\n{actual}");
+        assert!(actual == SCRIPT, "the trace differs (UPDATE=1 rewrites it):\n{actual}");
     }
 }
 
 #[test]
+fn scripts_leave_the_same_trace_on_the_real_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = RealDisk::new(root.path()).unwrap();
+    let count = std::cell::Cell::new(0);
+    let trace = trace_script(|| {
+        count.set(count.get() + 1);
+        let dir: &Path = root.path();
+        Driver::new(disk.clone(), dir.join(format!("topic-{}", count.get())))
+    });
+    assert_eq!(trace, SCRIPT);
+}
+
+#[test]
 fn append_time_replaces_the_clients_and_the_checksum_follows() {
-    let (_dir, mut driver) = real();
+    let mut driver = simulated();
     driver.run("set time=append");
     driver.run("append n=3 t=5000");
     driver.run("sync");
@@ -323,7 +354,6 @@ fn append_time_replaces_the_clients_and_the_checksum_follows() {
 /// A write that fails takes all verdicts of its group with it, whatever it left in the file.
 #[test]
 fn a_failed_write_fails_the_batches_behind_it_and_nothing_else() {
-    let check = |error, expected: &str| assert_eq!(run_failed_write(error).1, expected);
     let refused = |tokens: &[u32], reason: &str| -> String {
         tokens.iter().map(|token| format!("  reply {token}: {reason}\n")).collect()
     };
@@ -336,10 +366,9 @@ fn a_failed_write_fails_the_batches_behind_it_and_nothing_else() {
         + "  reply 11: producer 3 sent sequence 1 in epoch 0, 0 would follow\n"
         + "  reply 12: producer 1 sent sequence 2 in epoch 0, 1 would follow\n"
         + "  reply 13: offset 2\n  reply 14: offset 3\n  reply 15: offset 4\n";
-    check(ENOSPC, &expected);
-    check(EDQUOT, &expected);
+    assert_eq!(run_failed_write(sim::Fault::Enospc).1, expected);
     // Out of descriptors, say: the next append may succeed.
-    let (_, actual) = run_failed_write(EMFILE);
+    let (_, actual) = run_failed_write(sim::Fault::TooManyFiles);
     let reason = actual.lines().next().unwrap().split_once("append failed: ").unwrap().1;
     let expected = refused(&[3, 6, 7, 8, 4, 5], &format!("append failed: {reason}"))
         + "  high watermark 5\n  reply 1: offset 0\n  reply 2: offset 1\n"
@@ -350,7 +379,7 @@ fn a_failed_write_fails_the_batches_behind_it_and_nothing_else() {
         + "  reply 13: offset 2\n  reply 14: offset 3\n  reply 15: offset 4\n";
     assert_eq!(actual, expected);
     // Anything else: the partition is done.
-    let (driver, actual) = run_failed_write(EIO);
+    let (driver, actual) = run_failed_write(sim::Fault::Eio);
     let reason = driver.partition.as_ref().unwrap().failure().unwrap().to_string();
     let tokens = [3, 6, 7, 8, 4, 5, 1, 2];
     let expected = refused(&tokens, &format!("partition failed: {reason}"))
@@ -360,17 +389,18 @@ fn a_failed_write_fails_the_batches_behind_it_and_nothing_else() {
     assert!(reason.contains("00000000000000000000.log"), "{reason}");
 }
 
-fn run_failed_write(error: i32) -> (Driver<FaultyDisk>, String) {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::new(dir.path());
-    let mut driver = Driver::new(disk.clone(), dir.path().join("topic-0"));
+fn run_failed_write(fault: sim::Fault) -> (Driver<SimDisk>, String) {
+    let mut driver = simulated();
     driver.run("append p=1 s=0; p=2 s=0");
     driver.trace();
-    disk.fail_writes(error);
+    // The write begins, then fails.
+    let disk = driver.disk.clone();
+    disk.fault_at(disk.operations() + 1, sim::Fault::Short);
+    disk.fault_at(disk.operations() + 2, fault);
     // Next ones, a retry of one that is not written, a retry of one that is, a new producer, none at all.
     driver.run("append p=1 s=1; p=1 s=1; p=2 s=0; p=3 s=0; p=3 s=1 acks=0; n=2");
     let mut trace = driver.trace();
-    disk.fail_writes(0);
+    assert_eq!(disk.faults_hit(), 2);
     driver.run("append p=3 s=1; p=1 s=2");
     driver.run("space yes");
     driver.run("append p=3 s=1; p=1 s=2; p=1 s=1; p=1 s=2; p=3 s=0");

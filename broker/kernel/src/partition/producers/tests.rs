@@ -130,7 +130,7 @@ fn sequences_wrap_to_zero() {
     let mut other = Run::new();
     other.check(&[(1, 0, i32::MAX - 1, 4, "new 0")]);
     let snapshot = other.producers.snapshot(at(0));
-    other.producers.restore(&snapshot, at(0));
+    assert!(other.producers.restore(&snapshot, other.end, at(0)));
     other.check(&[(1, 0, i32::MAX - 1, 4, "duplicate 0"), (1, 0, 2, 1, "new 4")]);
 }
 
@@ -201,10 +201,30 @@ fn a_snapshot_keeps_when_a_producer_was_seen() {
     // Another process: its monotonic clock begins again.
     let mut restored = Producers::new(DAY_MS);
     let later = Now { wall: at(DAY_MS as u64).wall, mono: MonoMs(3) };
-    restored.restore(&snapshot, later);
+    assert!(restored.restore(&snapshot, run.end, later));
     assert_eq!(restored.snapshot(later), snapshot);
     let expiry = Now { wall: later.wall, mono: MonoMs(3 + 1_000) };
     assert_eq!(restored.expire(expiry), 1);
+}
+
+/// A snapshot of batches that a crash took, while others came to stand at their offsets, made a broker answer for a
+/// batch that it did not have.
+#[test]
+fn a_snapshot_that_the_log_contradicts_is_refused() {
+    let mut lost = Run::new();
+    lost.check(&[(1, 0, 0, 1, "new 0"), (1, 0, 1, 1, "new 1"), (2, 0, 0, 1, "new 2")]);
+    let snapshot = lost.producers.snapshot(at(0));
+    let restore = |batches: &[BatchHeader]| {
+        let mut run = Run::new();
+        batches.iter().for_each(|header| drop(run.send(*header)));
+        let mut producers = Producers::new(DAY_MS);
+        run.log.iter().for_each(|header| producers.replay(header, at(0)));
+        producers.restore(&snapshot, Offset(0), at(0))
+    };
+    assert!(restore(&[batch(1, 0, 0, 1), batch(1, 0, 1, 1), batch(2, 0, 0, 1)]));
+    assert!(!restore(&[batch(1, 0, 0, 1), batch(2, 0, 0, 1), batch(1, 0, 1, 1)]));
+    assert!(!restore(&[batch(1, 0, 0, 1), batch(1, 0, 1, 1), batch(3, 0, 0, 1)]));
+    assert!(!restore(&[batch(1, 0, 0, 1), batch(1, 0, 1, 1), batch(2, 1, 0, 1)]));
 }
 
 /// The rules in their simplest words, over all that was ever written.
@@ -282,7 +302,9 @@ proptest! {
         run.log[..cut].iter().for_each(|header| first.replay(header, at(0)));
         let mut rebuilt = Producers::new(DAY_MS);
         run.log[cut.saturating_sub(window)..cut].iter().for_each(|h| rebuilt.replay(h, at(0)));
-        rebuilt.restore(&first.snapshot(at(0)), at(0));
+        let from = cut.saturating_sub(window);
+        let from = run.log.get(from).map_or(run.end, |header| header.base_offset);
+        prop_assert!(rebuilt.restore(&first.snapshot(at(0)), from, at(0)));
         run.log[cut..].iter().for_each(|header| rebuilt.replay(header, at(0)));
         prop_assert_eq!(rebuilt.snapshot(at(0)), run.producers.snapshot(at(0)));
         // And replayed from the start, nothing differs at all.
