@@ -121,10 +121,10 @@ pub fn run(plan: &Plan, mark: &mut dyn FnMut(Mark)) -> Result<Tally, LoadError> 
     loop {
         let now = clock::now();
         engine.turn(now, mark);
+        engine.send_due(now)?;
         if engine.is_done(now)? {
             return Ok(engine.desk.tally);
         }
-        engine.send_due(now)?;
         events.clear();
         let timeout = clock::timespec(engine.wait_at_most(now));
         match epoll::wait(
@@ -232,14 +232,15 @@ impl<'a> Engine<'a> {
         Ok(!open)
     }
 
-    /// Open loop: hands over what is due, and sets the timer for what is next.
+    /// Open loop: hands over what is due, and sets the timer for what is next. What was due inside the window is sent
+    /// even when its end has passed: leaving it out would hide a stall.
     fn send_due(&mut self, now: Nanos) -> Result<(), LoadError> {
         let Pace::Open { per_second } = self.desk.plan.pace else { return Ok(()) };
-        if self.desk.phase == Phase::Drain {
-            return Ok(());
-        }
         loop {
             let due = self.desk.started + (self.desk.due as f64 * 1e9 / per_second) as u64;
+            if due >= self.desk.window.1 {
+                return Ok(());
+            }
             if due > now {
                 let it_value = clock::timespec(due);
                 let it_interval = clock::timespec(0);
@@ -469,3 +470,6 @@ impl<'a> Desk<'a> {
         self.tally.latency.record(now.saturating_sub(since));
     }
 }
+
+#[cfg(test)]
+mod tests;

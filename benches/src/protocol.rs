@@ -27,6 +27,12 @@ impl Frame {
         frame
     }
 
+    /// Without a header.
+    #[cfg(test)]
+    pub(crate) fn answer() -> Self {
+        Self(vec![0; 4])
+    }
+
     pub fn i8(&mut self, value: i8) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }

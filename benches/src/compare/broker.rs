@@ -142,11 +142,11 @@ impl Broker {
 
     /// Did its process end by itself?
     pub fn has_ended(&mut self) -> bool {
+        let runs = self.pid().is_some_and(is_alive);
         match &mut self.process {
             Process::Own(child) => !matches!(child.try_wait(), Ok(None)),
-            Process::Script { starter } => {
-                matches!(starter.try_wait(), Ok(Some(status)) if !status.success())
-            }
+            // The script gives up sooner than we do; what counts is what it started.
+            Process::Script { starter } => !runs && !matches!(starter.try_wait(), Ok(None)),
             Process::Gone => true,
         }
     }
@@ -195,7 +195,7 @@ impl Broker {
             Process::Script { starter } => drop(starter.wait()),
             Process::Gone => {}
         }
-        while pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        while pid.is_some_and(is_alive) {
             if Instant::now() > deadline {
                 return Err(LoadError::Timeout("a broker that stops"));
             }
@@ -215,6 +215,10 @@ impl Drop for Broker {
             let _ = remove(&self.data);
         }
     }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Where a peer keeps its data.

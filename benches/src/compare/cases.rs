@@ -176,13 +176,13 @@ pub const CASES: &[Case] = &[
     Case {
         name: "random",
         goals: &["F7"],
-        what: "1,000 B x 64 a batch, 6 connections, over 1 partition and over 1,000 at random",
+        what: "1,000 B x 64 a batch, 6 connections, all over one set of partitions",
         load: produce(64, 1_000, 6),
         variants: &[
-            on("millrace 1", Peer::Millrace, None, Spread::All(1)),
-            on("kafka 1", Peer::Kafka, None, Spread::All(1)),
-            on("millrace 1000", Peer::Millrace, None, Spread::Random(1_000)),
-            on("kafka 1000", Peer::Kafka, None, Spread::Random(1_000)),
+            on("millrace one partition", Peer::Millrace, None, Spread::All(1)),
+            on("kafka one partition", Peer::Kafka, None, Spread::All(1)),
+            on("millrace 1,000 at random", Peer::Millrace, None, Spread::Random(1_000)),
+            on("kafka 1,000 at random", Peer::Kafka, None, Spread::Random(1_000)),
         ],
     },
 ];

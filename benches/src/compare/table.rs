@@ -19,7 +19,7 @@ pub fn goals(rows: &[Row]) -> String {
         let wanted = match row.wanted {
             Wanted::RatioAtLeast(least) => format!(">= {least}x"),
             Wanted::RatioAtMost(most) => format!("<= {most}x"),
-            Wanted::AtMost(most) => format!("<= {most} {}", row.unit),
+            Wanted::AtMost(most) => format!("<= {most} {}", last_word(row.unit)),
             Wanted::Nothing => "-".into(),
         };
         let met = match (row.is_met(), row.wanted) {
@@ -77,6 +77,11 @@ fn detail(what: &str, who: &str, report: &Report) -> String {
         latency.max_ms,
         figure(syncs),
     )
+}
+
+/// `ms` of `p99 ms`.
+fn last_word(unit: &str) -> &str {
+    unit.rsplit(' ').next().unwrap_or(unit)
 }
 
 /// With as many digits as tell something.
