@@ -140,11 +140,11 @@ async fn join(what: &str, tasks: Vec<(&'static str, Task<()>)>, limit: std::time
 }
 
 fn close(hall: Arc<Hall>, flusher: Flusher, controller: JoinHandle<()>, housekeeper: Housekeeper) {
-    // The controller's thread ends with the last handle to it.
-    drop(hall);
+    hall.controller.stop();
     if controller.join().is_err() {
         warn!("the controller panicked");
     }
+    hall.registry.sync_all();
     flusher.stop();
     housekeeper.close();
 }

@@ -81,16 +81,29 @@ impl Hall {
 
 /// Bytes of a request that count in the node's budget until this is dropped.
 pub(crate) struct HeldBytes {
-    _permit: OwnedSemaphorePermit,
+    /// `None` once it was merged into another.
+    permit: Option<OwnedSemaphorePermit>,
     bytes: i64,
     metrics: Arc<Metrics>,
 }
 
 impl HeldBytes {
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(0)
+    }
+
+    /// Takes `more` in: both are given back together.
+    pub(crate) fn merge(&mut self, mut more: Self) {
+        if let (Some(mine), Some(others)) = (&mut self.permit, more.permit.take()) {
+            mine.merge(others);
+        }
+        self.bytes += std::mem::take(&mut more.bytes);
+    }
+
     fn new(permit: OwnedSemaphorePermit, bytes: usize, metrics: &Arc<Metrics>) -> Self {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         metrics.request_bytes_held(bytes);
-        Self { _permit: permit, bytes, metrics: Arc::clone(metrics) }
+        Self { permit: Some(permit), bytes, metrics: Arc::clone(metrics) }
     }
 }
 

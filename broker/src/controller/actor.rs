@@ -27,10 +27,13 @@ const COMMANDS_PER_GROUP_MAX: usize = 256;
 
 type Token = oneshot::Sender<Result<Reply, MetadataRefused>>;
 
+/// What the thread is told; `None` ends it.
+type Message = Option<(Command, Token)>;
+
 /// What the hall holds of the controller.
 #[derive(Clone)]
 pub(crate) struct ControllerHandle {
-    commands: mpsc::Sender<(Command, Token)>,
+    commands: mpsc::Sender<Message>,
     image: Arc<ArcSwap<Image>>,
 }
 
@@ -40,13 +43,19 @@ impl ControllerHandle {
         self.image.load_full()
     }
 
+    /// Ends the controller's thread once it has answered what came before. Blocks while its queue is full.
+    pub(crate) fn stop(&self) {
+        // An error means that it has ended already.
+        let _ = self.commands.blocking_send(None);
+    }
+
     /// Asks for a change; the answer comes once the change is durable and this node's image has it.
     ///
     /// # Errors
     /// The controller refuses the command as a whole, or is gone.
     pub(crate) async fn ask(&self, command: Command) -> Result<Reply, BrokerError> {
         let (token, answer) = oneshot::channel();
-        self.commands.send((command, token)).await.map_err(|_| BrokerError::ShuttingDown)?;
+        self.commands.send(Some((command, token))).await.map_err(|_| BrokerError::ShuttingDown)?;
         answer.await.map_err(|_| BrokerError::ShuttingDown)?.map_err(BrokerError::from)
     }
 }
@@ -54,7 +63,7 @@ impl ControllerHandle {
 /// The controller before its thread runs: commands are already possible, for start-up.
 pub(crate) struct ControllerActor {
     controller: Controller<LocalLog, Token>,
-    commands: mpsc::Receiver<(Command, Token)>,
+    commands: mpsc::Receiver<Message>,
     registry: Arc<Registry>,
     image: Arc<ArcSwap<Image>>,
     env: Env,
@@ -96,17 +105,29 @@ impl ControllerActor {
         answered.map_err(BrokerError::from)
     }
 
-    /// The thread's loop, until every handle is gone.
+    /// The thread's loop, until it is told to end.
     pub(crate) fn run(mut self) {
-        while let Some((command, token)) = self.commands.blocking_recv() {
+        while let Some(Some((command, token))) = self.commands.blocking_recv() {
             self.handle(ControllerEvent::Command { command, token });
+            let mut ends = false;
             for _ in 1..COMMANDS_PER_GROUP_MAX {
-                let Ok((command, token)) = self.commands.try_recv() else { break };
-                self.handle(ControllerEvent::Command { command, token });
+                match self.commands.try_recv() {
+                    Ok(Some((command, token))) => {
+                        self.handle(ControllerEvent::Command { command, token });
+                    }
+                    Ok(None) => {
+                        ends = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
             }
             if let Err(cause) = self.commit() {
                 error!(error = %cause, "the metadata log cannot be written: the broker stops");
                 self.fatal.request();
+                return;
+            }
+            if ends {
                 return;
             }
         }

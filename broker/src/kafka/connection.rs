@@ -37,6 +37,9 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// A begun frame must be complete after this long.
 const FRAME_STALL: Duration = Duration::from_secs(60);
 
+/// What a request that is running at shutdown may still take.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// Why a connection ends.
 enum End {
     /// The client closed, between requests.
@@ -96,7 +99,7 @@ struct Connection {
 impl Connection {
     async fn run(&mut self, shutdown: Shutdown) -> End {
         loop {
-            if let Err(end) = self.work_off_input().await {
+            if let Err(end) = self.work_off_input(&shutdown).await {
                 return end;
             }
             if let Err(end) = self.answer_done() {
@@ -115,7 +118,7 @@ impl Connection {
     }
 
     /// Executes the complete frames in `inbound` as far as order and limits allow.
-    async fn work_off_input(&mut self) -> Result<(), End> {
+    async fn work_off_input(&mut self, shutdown: &Shutdown) -> Result<(), End> {
         // Appends that came together are written together.
         let mut posted = Posted::default();
         while self.pending.has_room() {
@@ -150,7 +153,7 @@ impl Connection {
             posted.work();
             self.answer_all_pending().await?;
             self.budget = None;
-            let reply = self.run_handler(request).await?;
+            let reply = self.run_handler(request, shutdown).await?;
             self.queue(reply)?;
             if self.outbound_is_long() {
                 self.send().await?;
@@ -160,7 +163,11 @@ impl Connection {
     }
 
     /// Runs one handler to its end; meanwhile notices a client that goes away.
-    async fn run_handler(&mut self, request: dispatch::Request) -> Result<Reply, End> {
+    async fn run_handler(
+        &mut self,
+        request: dispatch::Request,
+        shutdown: &Shutdown,
+    ) -> Result<Reply, End> {
         let handler = dispatch::handle(Arc::clone(&self.hall), self.context.clone(), request);
         tokio::pin!(handler);
         loop {
@@ -168,6 +175,11 @@ impl Connection {
             tokio::select! {
                 biased;
                 reply = &mut handler => return Ok(reply),
+                () = shutdown.requested() => {
+                    // What needs longer waits for others: a long poll, a join. The client asks again elsewhere.
+                    let reply = tokio::time::timeout(DRAIN, &mut handler).await;
+                    return reply.map_err(|_| End::Drained);
+                }
                 ready = self.stream.readable(), if may_read => {
                     ready.map_err(|error| End::Because(error.to_string()))?;
                     self.inbound.reserve(READ_BYTES_MIN);
@@ -320,32 +332,52 @@ impl Connection {
         }
     }
 
-    /// A large frame waits for the node's budget before its bytes are read: back-pressure by TCP.
+    /// A large frame waits for the node's budget before its bytes are read: back-pressure by TCP. What is reserved grows
+    /// with what was received, so a claimed size costs nothing.
     async fn reserve_budget(&mut self) -> Result<(), End> {
         let Some(size) = self.announced()? else { return Ok(()) };
-        if size < BUDGETED_BYTES_MIN || self.budget.is_some() {
+        if size < BUDGETED_BYTES_MIN {
             return Ok(());
         }
-        self.budget = Some(self.hall.reserve_bytes(size).await);
+        let received = self.inbound.len();
+        let wanted = (size + PREFIX_BYTES).min((2 * received).max(BUDGETED_BYTES_MIN));
+        let held = self.held_bytes();
+        if held < wanted {
+            let more = self.hall.reserve_bytes(wanted - held).await;
+            match &mut self.budget {
+                Some(budget) => budget.merge(more),
+                None => self.budget = Some(more),
+            }
+        }
         Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.budget.as_ref().map_or(0, HeldBytes::bytes)
     }
 
     /// Reads what the socket has; `Ok(true)` when that may have completed a frame.
     fn read_now(&mut self) -> Result<bool, End> {
-        let missing = match self.announced()? {
-            Some(size) if size >= BUDGETED_BYTES_MIN && self.budget.is_none() => {
-                return Ok(false); // its budget comes first
+        let received = self.inbound.len();
+        let window = match self.announced()? {
+            Some(size) if size >= BUDGETED_BYTES_MIN => {
+                (size + PREFIX_BYTES).min(self.held_bytes()).saturating_sub(received)
             }
-            Some(size) => (size + PREFIX_BYTES).saturating_sub(self.inbound.len()),
-            None => 0,
+            Some(size) => (size + PREFIX_BYTES).saturating_sub(received).max(self.read_bytes),
+            None => self.read_bytes,
         };
-        let window = missing.max(self.read_bytes);
+        if window == 0 {
+            return Ok(false); // its budget comes first
+        }
         self.inbound.reserve(window);
         let mut target = (&mut self.inbound).limit(window);
         match self.stream.try_read_buf(&mut target) {
             Ok(0) if self.inbound.is_empty() => Err(End::Closed),
             Ok(0) => Err(End::Because("the client closed inside a frame".into())),
             Ok(read) => {
+                if received == 0 {
+                    self.last_active = Instant::now();
+                }
                 self.hall.metrics.received(read);
                 if read == window {
                     self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);

@@ -117,6 +117,7 @@ impl Owner {
         handle: &PartitionHandle,
     ) -> Option<Result<PartitionState, CloseError>> {
         let now = self.clock.now();
+        handle.marks_moved();
         match std::mem::replace(&mut self.role, Role::Closed) {
             Role::Data(partition) => Some(partition.close(now)),
             Role::Coordinator(mut shard) => {

@@ -166,6 +166,11 @@ impl Registry {
         }
     }
 
+    /// Has everything that was written synced, also what a relaxed topic may keep back.
+    pub(crate) fn sync_all(&self) {
+        self.partitions().into_iter().for_each(|partition| self.shared.dirty.push(partition));
+    }
+
     pub(crate) fn disk_failed(&self) -> bool {
         self.shared.dirty.failed()
     }
