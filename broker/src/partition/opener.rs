@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::partition::actor::{self, Owner};
 use crate::partition::clock;
-use crate::partition::handle::PartitionHandle;
+use crate::partition::handle::{Message, PartitionHandle};
 use crate::partition::housekeeper::Chore;
 use crate::partition::registry::Shared;
 
@@ -101,16 +101,29 @@ impl Opener {
             slot.into_inner().expect("no holder panics").expect("every index was worked off")
         });
         let opened: Vec<_> = opened.collect();
-        self.settle(&opened, shared);
+        self.settle(&opened);
         opened
     }
 
-    /// After recovery a log may end above its durable end; one sync covers all of them.
-    fn settle(&self, opened: &[Result<PartitionHandle, NotOpened>], shared: &Shared) {
-        for partition in opened.iter().flatten() {
-            if partition.marks().durable_end() < partition.marks().log_end() {
-                shared.dirty.push(partition.clone());
-            }
+    /// After a crash a log may end above its durable end: what the page cache shows was never synced, but readers may
+    /// have seen it. One sync covers all of them, before anything is served, so that no end ever falls.
+    fn settle(&self, opened: &[Result<PartitionHandle, NotOpened>]) {
+        let unsynced = opened.iter().flatten();
+        let unsynced = unsynced.filter(|it| it.marks().durable_end() < it.marks().log_end());
+        let tickets: Vec<_> =
+            unsynced.filter_map(|it| it.take_unsynced().map(|ticket| (it, ticket.end()))).collect();
+        if tickets.is_empty() {
+            return;
+        }
+        let synced = self.disk.sync_all();
+        if let Err(cause) = &synced {
+            error!(error = %cause, "what recovery found cannot be made durable");
+        }
+        for (partition, end) in tickets {
+            partition.post(match &synced {
+                Ok(()) => Message::Synced { end },
+                Err(cause) => Message::SyncFailed { reason: cause.to_string().into() },
+            });
         }
     }
 
