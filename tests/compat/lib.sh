@@ -31,3 +31,9 @@ why_not() { cat "$cache/missing/$1" 2> /dev/null || echo "not set up: run tests/
 # JVM flags for short-lived tools on few cores.
 java_run() { local -; set +x; local heap=${HEAP:-512M}; java -Xmx"$heap" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$java_classes:$KAFKA_HOME/libs/*" "$@" 2> >(grep -v SLF4J >&2); }
 kafka_tool() { local class=$1; shift; java_run "org.apache.kafka.tools.$class" "$@"; }
+
+# alone NAME: this script's data in the cache is its own; a second run at the same time would delete it under the first.
+alone() {
+  exec 8> "$cache/.lock-$1"
+  flock -n 8 || { echo "another $1 is running in $cache: wait for it, or set COMPAT_CACHE" >&2; exit 1; }
+}

@@ -466,7 +466,9 @@ func (t *run) crash() error {
 	}
 	for range 5000 {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		// A process whose first thread is a zombie still holds its sockets until its last thread is gone.
+		if err != nil || strings.Contains(string(stat), ") Z ") && len(threads) <= 1 {
 			return nil
 		}
 		time.Sleep(time.Millisecond)
