@@ -96,7 +96,7 @@ pub(crate) fn read_optional<D: Disk>(disk: &D, path: &Path) -> Result<Option<Vec
     }
 }
 
-const PARTITION_METADATA: &str = "partition.metadata";
+pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 
 /// The topic that the partition directory `dir` belongs to; `None` when the file is missing or not readable as one.
 ///

@@ -136,10 +136,8 @@ pub enum CloseError {
 pub enum TruncateError {
     #[error("offset {offset} is outside {start}..={end}")]
     OutOfRange { offset: Offset, start: Offset, end: Offset },
-    #[error("{0}")]
-    Damaged(Damage),
     #[error("log failed: {0}")]
     Failed(Fault),
     #[error(transparent)]
-    Io(#[from] Fault),
+    Read(#[from] ReadError),
 }

@@ -8,10 +8,11 @@
 //! Three ends, never confused: the *published end* (readers stop there), the *durable end* (everything below is on
 //! stable storage here) and the high watermark, which the kernel keeps.
 
+mod cut;
 mod reader;
 mod recover;
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -23,15 +24,15 @@ use millrace_model::ids::TopicId;
 use millrace_model::offset::{EpochEnd, LeaderEpoch, Offset};
 use tracing::warn;
 
+pub use cut::Doomed;
 pub use reader::{FileRange, Headers, LogReader, ReadOut, TimedOffset};
 pub use recover::{Recovered, Torn, Trust};
 
-use crate::checkpoint::{PendingFile, read_optional, write_topic_id};
+use crate::checkpoint::{PARTITION_METADATA, PendingFile, read_optional, write_topic_id};
 use crate::disk::{Disk, File, write_all};
 use crate::epochs::EpochTable;
 use crate::error::{AppendError, CloseError, Fault, ReadError};
 use crate::latch::Latch;
-use crate::retention::{self, Candidate};
 use crate::segment::{Segment, Site, Writer, file_path};
 use crate::snapshot::{self, ProducerEntry};
 
@@ -124,10 +125,10 @@ pub struct Log<D: Disk> {
     latch: Latch,
     /// `None` until the first append: nothing is opened for a partition that only exists.
     writer: Option<Writer<D>>,
-    /// The next batch begins a segment, whatever the last one could still hold.
-    roll_next: bool,
     /// Bytes behind the published end may be left from an append that failed.
     cut_first: bool,
+    /// A truncation lowered the end, the files still hold more.
+    cut_pending: bool,
     /// Segments written since the last ticket, oldest first.
     unsynced: Vec<Arc<Segment<D>>>,
     written_back: u64,
@@ -153,10 +154,10 @@ struct Shared<D: Disk> {
 
 impl<D: Disk> Log<D> {
     /// A new partition: its directory and `partition.metadata`, nothing else. Durable with the first sync of the file
-    /// system (the first append's, or `sync_all` after many were created). Tolerates what an interrupted call left.
+    /// system (the first append's, or `sync_all` after many were created). Goes on with an interrupted creation.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be made, or holds anything else: somebody's log is never written over.
     pub fn create(
         disk: D,
         dir: &Path,
@@ -164,11 +165,16 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
     ) -> Result<Self, Fault> {
         match disk.create_dir(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Fault::new("create", dir, &error));
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let entries = disk.list(dir).map_err(Fault::of("list", dir))?;
+                if entries.iter().any(|entry| entry.name != PARTITION_METADATA) {
+                    return Err(Fault::new("create", dir, &error));
+                }
             }
-            _ => write_topic_id(&disk, dir, topic_id)?,
+            Err(error) => return Err(Fault::new("create", dir, &error)),
         }
+        write_topic_id(&disk, dir, topic_id)?;
         let log = Self::assemble(disk, dir, config, Vec::new(), EpochTable::default());
         Ok(Self { topic_id, ..log })
     }
@@ -183,7 +189,6 @@ impl<D: Disk> Log<D> {
     ) -> Self {
         let start = segments.first().map_or(0, |first| first.base().0);
         let size = segments.iter().map(|segment| segment.published()).sum();
-        let epoch = epochs.latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch);
         let shared = Shared {
             disk,
             dir: dir.into(),
@@ -195,18 +200,18 @@ impl<D: Disk> Log<D> {
             epochs: RwLock::new(epochs),
         };
         Self {
-            shared: Arc::new(shared),
             topic_id: TopicId::ZERO,
             config,
             latch: Latch::default(),
             writer: None,
-            roll_next: false,
             cut_first: false,
+            cut_pending: false,
             unsynced: Vec::new(),
             written_back: 0,
-            epoch,
+            epoch: shared.latest_epoch(),
             epochs_changed: false,
             snapshots: Vec::new(),
+            shared: Arc::new(shared),
         }
     }
 
@@ -271,18 +276,19 @@ impl<D: Disk> Log<D> {
     /// [`AppendError`]; only `Full`, `Resources` and `TooLarge` leave the log usable.
     ///
     /// # Panics
-    /// When the offsets leave a gap or `bytes` is not exactly the batch: bugs of the caller.
+    /// When the offsets leave a gap, the epoch is older than the log's, or `bytes` is not exactly the batch: bugs of the
+    /// caller.
     pub fn append(
         &mut self,
         batches: &[AppendBatch<'_>],
         now: WallMs,
     ) -> Result<Appended, AppendError> {
         self.latch.check().map_err(AppendError::Failed)?;
+        assert!(!self.cut_pending, "a truncation is finished before the next append");
         let end = self.check_batches(batches)?;
         self.cut_back()?;
         let mut writer = self.take_writer(now)?;
-        let roll = self.roll_next && writer.cursor.position > 0;
-        let fit = if roll { 0 } else { self.fit(&writer, batches, now) };
+        let fit = self.fit(&writer, batches, now);
         let result = if fit == batches.len() {
             write(&writer, batches).map(|()| self.commit(&mut writer, batches, now)).map(|()| None)
         } else {
@@ -302,8 +308,9 @@ impl<D: Disk> Log<D> {
     fn check_batches(&self, batches: &[AppendBatch<'_>]) -> Result<Offset, AppendError> {
         let segment_bytes = self.config.segment_bytes;
         let mut end = self.end();
-        for AppendBatch { header, bytes, base, .. } in batches {
+        for AppendBatch { header, bytes, base, epoch } in batches {
             assert_eq!(*base, end, "batches follow each other and the log's end");
+            assert!(*epoch >= self.epoch, "epochs do not fall: recovery takes it for a torn tail");
             assert_eq!(header.size_bytes as usize, bytes.len(), "exactly one batch");
             if header.size_bytes > segment_bytes {
                 return Err(AppendError::TooLarge { size: header.size_bytes, segment_bytes });
@@ -347,8 +354,10 @@ impl<D: Disk> Log<D> {
                     rest = after;
                 }
                 Err(fault) => {
-                    self.forget_segments(begun.iter().map(|(_, batches)| batches[0].base));
-                    self.forget_segments([first.base]);
+                    self.forget_segment(first.base);
+                    for (begun, _) in begun {
+                        self.forget_segment(begun.segment.base());
+                    }
                     return Err(fault);
                 }
             }
@@ -361,20 +370,20 @@ impl<D: Disk> Log<D> {
         Ok(Some(writer.segment.base()))
     }
 
-    fn begin_segment(&self, base: Offset, now: WallMs) -> Result<Writer<D>, Fault> {
+    fn begin_segment(&mut self, base: Offset, now: WallMs) -> Result<Writer<D>, Fault> {
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
-        let segment = Segment::create(&Site { disk, dir, config: &self.config, now }, base)?;
-        Ok(Writer::create(segment))
+        let segment = Segment::create(&Site { disk, dir, config: &self.config, now }, base);
+        segment.map(Writer::create).inspect_err(|_| self.forget_segment(base))
     }
 
-    /// Removes files of segments that never joined the log.
-    fn forget_segments(&self, bases: impl IntoIterator<Item = Offset>) {
-        for base in bases {
-            let path = file_path(&self.shared.dir, base, "log");
-            if let Err(error) = self.shared.disk.remove(&path) {
-                // Harmless: should a segment begin there again, it cuts the file first.
-                warn!(path = %path.display(), %error, "unused segment file is not removed");
-            }
+    /// Removes the file of a segment that never joined the log. One that cannot be removed stops the log: batches that
+    /// went to an older segment would reach beyond its base, and the next open could not tell which counts.
+    fn forget_segment(&mut self, base: Offset) {
+        let path = file_path(&self.shared.dir, base, "log");
+        if let Err(error) = self.shared.disk.remove(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            self.latch.fail(Fault::new("remove", &path, &error));
         }
     }
 
@@ -382,7 +391,6 @@ impl<D: Disk> Log<D> {
     fn adopt(&mut self, writer: &mut Writer<D>, next: Writer<D>) {
         std::mem::replace(writer, next).seal();
         self.shared.push_segment(&writer.segment);
-        self.roll_next = false;
         self.written_back = 0;
     }
 
@@ -424,6 +432,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn append_failed(&mut self, fault: Fault) -> AppendError {
+        if let Err(first) = self.latch.check() {
+            return AppendError::Failed(first);
+        }
         if !fault.is_full() && !fault.is_resources() {
             return AppendError::Failed(self.latch.fail(fault));
         }
@@ -468,7 +479,7 @@ impl<D: Disk> Log<D> {
         let writer = writer.map_err(|fault| self.append_failed(fault))?;
         if writer.segment.poisoned() {
             let path = writer.segment.path("log");
-            let error = std::io::Error::other("a page did not load");
+            let error = io::Error::other("a page did not load");
             return Err(AppendError::Failed(self.latch.fail(Fault::new("map", &path, &error))));
         }
         Ok(writer)
@@ -499,7 +510,9 @@ impl<D: Disk> Log<D> {
     /// When the position of the durable end cannot be read.
     pub fn checkpoint(&mut self, high_watermark: Offset) -> Result<Checkpoint<D>, ReadError> {
         let next_offset = self.durable_end();
-        let place = match self.shared.segment_of(next_offset) {
+        // The segment that the last durable batch is in: an empty one behind it may not outlive a crash.
+        let last = self.shared.segment_of(Offset(next_offset.0 - 1));
+        let place = match last.or_else(|| self.shared.segment_of(next_offset)) {
             None => None,
             Some((segment, _)) => {
                 Some((segment.base(), segment.locate(next_offset, segment.published())?.position))
@@ -537,77 +550,6 @@ impl<D: Disk> Log<D> {
             self.checkpoint(high_watermark).map_err(ReadError::into_fault)?;
         epochs.map_or(Ok(()), PendingFile::write)?;
         Ok(state)
-    }
-
-    // ---- Forgetting ----
-
-    /// The log begins at `start` from now on (DeleteRecords); segments wholly below it leave the log. A start inside a
-    /// segment outlives a crash only once the state is recorded.
-    pub fn trim_before(&mut self, start: Offset) -> Vec<Doomed<D>> {
-        let start = start.min(self.end());
-        if start <= self.start() {
-            return Vec::new();
-        }
-        self.shared.start.store(start.0, Ordering::Release);
-        self.epochs_changed |= self.shared.write_epochs(|epochs| epochs.trim_before(start));
-        self.drop_below(start)
-    }
-
-    /// Takes segments off the log that are too old or too many, none of which reaches beyond `limit`, the high
-    /// watermark. When all there is has aged, an empty segment is begun first: its name keeps the log's end.
-    ///
-    /// # Errors
-    /// When an index cannot be read, or the empty segment not be created.
-    pub fn retention(&mut self, limit: Offset, now: WallMs) -> Result<Vec<Doomed<D>>, AppendError> {
-        self.latch.check().map_err(AppendError::Failed)?;
-        if self.config.retention_ms < 0 && self.config.retention_bytes < 0 {
-            return Ok(Vec::new());
-        }
-        let segments = self.shared.segments.read().expect("no holder of this lock panics").clone();
-        if segments.last().is_none_or(|last| segments.len() == 1 && last.published() == 0) {
-            return Ok(Vec::new());
-        }
-        let candidates = self.candidates(&segments).map_err(|error| self.read_failed(error))?;
-        let count = retention::expendable(&candidates, &self.config, limit, now);
-        let Some(last) = count.checked_sub(1) else { return Ok(Vec::new()) };
-        if count == segments.len() {
-            let mut writer = self.take_writer(now)?;
-            if writer.cursor.position > 0 {
-                match self.begin_segment(self.end(), now) {
-                    Ok(next) => self.adopt(&mut writer, next),
-                    Err(fault) => {
-                        self.writer = Some(writer);
-                        return Err(self.append_failed(fault));
-                    }
-                }
-                self.unsynced.push(Arc::clone(&writer.segment));
-            }
-            self.writer = Some(writer);
-        }
-        Ok(self.trim_before(candidates[last].end))
-    }
-
-    fn candidates(&self, segments: &[Arc<Segment<D>>]) -> Result<Vec<Candidate>, ReadError> {
-        let ends = segments.iter().skip(1).map(|next| next.base()).chain([self.end()]);
-        let growing = self.writer.as_ref().and_then(|writer| writer.newest());
-        let candidate = |(segment, end): (&Arc<Segment<D>>, Offset)| {
-            let indexed = segment.last_time()?.map(|(timestamp, _)| timestamp);
-            let newest = if segment.is_sealed() { indexed } else { indexed.max(growing) };
-            Ok(Candidate { bytes: segment.published(), end, newest, written: segment.written_at() })
-        };
-        segments.iter().zip(ends).map(candidate).collect()
-    }
-
-    /// Takes segments off the list that lie wholly below `start`; the newest one always stays, for its name carries
-    /// the log's end.
-    fn drop_below(&mut self, start: Offset) -> Vec<Doomed<D>> {
-        let mut segments = self.shared.segments.write().expect("no holder of this lock panics");
-        let keep = segments.partition_point(|segment| segment.base() <= start).saturating_sub(1);
-        let doomed: Vec<_> = segments.drain(..keep).map(|segment| Doomed { segment }).collect();
-        drop(segments);
-        let bytes = doomed.iter().map(|doomed| doomed.segment.published()).sum();
-        self.shared.size.fetch_sub(bytes, Ordering::Relaxed);
-        doomed
     }
 
     // ---- Epochs ----
@@ -736,27 +678,6 @@ impl<D: Disk> SyncTicket<D> {
     }
 }
 
-/// A segment that is no longer part of the log. Readers that hold ranges of it go on reading.
-#[must_use = "its files stay until they are unlinked"]
-pub struct Doomed<D: Disk> {
-    segment: Arc<Segment<D>>,
-}
-
-impl<D: Disk> Doomed<D> {
-    pub fn bytes(&self) -> u64 {
-        self.segment.published()
-    }
-
-    /// Removes the files, durably, so that a crash never leaves a log with a hole as long as segments go in the order
-    /// in which they were handed out. May block for long; for threads that may. Dropping the last reader unmaps.
-    ///
-    /// # Errors
-    /// When the disk fails; unlinking may be tried again after the log was reopened.
-    pub fn unlink(self) -> Result<(), Fault> {
-        self.segment.unlink()
-    }
-}
-
 impl<D: Disk> Shared<D> {
     fn start(&self) -> Offset {
         Offset(self.start.load(Ordering::Acquire))
@@ -802,6 +723,11 @@ impl<D: Disk> Shared<D> {
     fn epoch_before(&self, end: Offset) -> LeaderEpoch {
         let epochs = self.epochs.read().expect("no holder of this lock panics");
         epochs.epoch_at(Offset(end.0 - 1)).unwrap_or(LeaderEpoch::NONE)
+    }
+
+    fn latest_epoch(&self) -> LeaderEpoch {
+        let epochs = self.epochs.read().expect("no holder of this lock panics");
+        epochs.latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch)
     }
 
     fn epoch_end(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {

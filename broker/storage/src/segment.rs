@@ -518,20 +518,8 @@ impl<D: Disk> Segment<D> {
             let relative = self.relative(from.offset);
             return Ok(indexes.truncate(&files, relative).map_err(Fault::of("cut", &index))?);
         }
-        self.remove_index(&files)?;
+        self.discard_index()?;
         *state = IndexState::Ready(Indexes::new());
-        Ok(())
-    }
-
-    fn remove_index(&self, files: &Files<'_, D>) -> Result<(), Fault> {
-        for path in [files.index, files.timeindex] {
-            match self.disk.remove(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Fault::new("remove", path, &error));
-                }
-                _ => {}
-            }
-        }
         Ok(())
     }
 
@@ -550,23 +538,37 @@ impl<D: Disk> Segment<D> {
         if let Some(entry) = cursor.seal() {
             indexes.push_time(entry);
         }
-        self.remove_index(files)?;
+        self.discard_index()?;
         flush_or_keep(&mut indexes, files);
         Ok(indexes)
     }
 
-    /// Removes the files from the directory, durably; what is mapped or open stays readable.
+    /// Removes the files from the directory, after making durable what was done to it before. What is mapped or open
+    /// stays readable.
     pub(crate) fn unlink(&self) -> Result<(), Fault> {
-        for extension in ["log", "index", "timeindex"] {
-            let path = self.path(extension);
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Fault::new("remove", &path, &error));
-                }
-                _ => {}
+        self.disk.sync_dir(&self.dir).map_err(Fault::of("sync", &self.dir))?;
+        self.remove_if_there(&self.path("log"))?;
+        self.discard_index()
+    }
+
+    /// Removes both index files; they come back from the log when they are needed.
+    pub(crate) fn discard_index(&self) -> Result<(), Fault> {
+        self.remove_if_there(&self.path("index"))?;
+        self.remove_if_there(&self.path("timeindex"))
+    }
+
+    fn remove_if_there(&self, path: &Path) -> Result<(), Fault> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Fault::new("remove", path, &error))
             }
+            _ => Ok(()),
         }
-        self.disk.sync_dir(&self.dir).map_err(Fault::of("sync", &self.dir))
+    }
+
+    /// Opens what readers may still need, before the file loses its name.
+    pub(crate) fn pin(&self) -> Result<(), Fault> {
+        self.map().map(drop)
     }
 
     /// The greatest timestamp in a sealed segment, and the last offset of the batch that has it.

@@ -43,7 +43,8 @@ pub struct Recovered<D: Disk> {
     /// Bytes that were read and checked; 0 after a clean close.
     pub scanned_bytes: u64,
     pub torn: Option<Torn>,
-    /// Offsets between the recorded log start and the first segment: retention whose record was lost, or lost files.
+    /// Offsets between the recorded log start and the first segment: retention that went on after the record, lost files,
+    /// or first segments of a log that never became durable.
     pub missing: Option<OffsetRange>,
     /// Segments below the log start, to be unlinked.
     pub doomed: Vec<Doomed<D>>,
@@ -122,7 +123,8 @@ struct Files {
     logs: Vec<(Offset, u64)>,
     snapshots: Vec<Offset>,
     others: Vec<(Offset, String)>,
-    temporary: Vec<String>,
+    /// Files that were never finished.
+    leftovers: Vec<String>,
 }
 
 impl Files {
@@ -131,7 +133,7 @@ impl Files {
             logs: Vec::new(),
             snapshots: Vec::new(),
             others: Vec::new(),
-            temporary: Vec::new(),
+            leftovers: Vec::new(),
         };
         for DirEntry { name, is_dir, len } in disk.list(dir).map_err(Fault::of("list", dir))? {
             if is_dir {
@@ -141,7 +143,7 @@ impl Files {
                 Some((base, "log")) => files.logs.push((base, len)),
                 Some((offset, "snapshot")) => files.snapshots.push(offset),
                 Some((base, "index" | "timeindex")) => files.others.push((base, name)),
-                _ if name.ends_with(".tmp") => files.temporary.push(name),
+                _ if name.ends_with(".tmp") => files.leftovers.push(name),
                 _ => {}
             }
         }
@@ -150,8 +152,14 @@ impl Files {
         Ok(files)
     }
 
+    /// Is the newest batch where a clean close left it?
     fn agree_with(&self, state: &PartitionState) -> bool {
-        match (self.logs.last(), state.segment_base) {
+        let logs = match self.logs.as_slice() {
+            // An empty newest segment only carries the end.
+            [before @ .., _, (base, 0)] if *base == state.next_offset => before.len() + 1,
+            all => all.len(),
+        };
+        match (self.logs[..logs].last(), state.segment_base) {
             (None, None) => state.next_offset == Offset::ZERO,
             (Some((base, len)), Some(recorded)) => *base == recorded && *len == state.position,
             _ => false,
@@ -188,10 +196,12 @@ impl<D: Disk> Opening<D> {
             let sealed = i < last;
             Arc::new(Segment::existing(&self.site(), *base, Extent::whole(*len, sealed), false))
         };
-        let segments = files.logs.iter().enumerate().map(segment).collect();
-        let ends =
-            Ends { log_start: state.log_start, durable: state.next_offset, end: state.next_offset };
-        let result = self.assemble(segments, files.snapshots, &ends, &[])?;
+        let segments: Vec<_> = files.logs.iter().enumerate().map(segment).collect();
+        self.remove_leftovers(&files, &segments, state.next_offset);
+        let PartitionState { log_start, next_offset: end, epoch, .. } = state;
+        let ends = Ends { log_start, durable: end, end, epoch };
+        let snapshots = files.snapshots.into_iter().filter(|offset| *offset <= end).collect();
+        let result = self.assemble(segments, snapshots, &ends, &[])?;
         Ok((
             result.log,
             Recovered {
@@ -219,8 +229,9 @@ impl<D: Disk> Opening<D> {
         let torn = walk.cut_tail(&files.logs)?;
         self.remove_leftovers(&files, &walk.segments, end);
         let snapshots = files.snapshots.into_iter().filter(|offset| *offset <= end).collect();
-        let ends = Ends { log_start: anchor.log_start, durable: anchor.durable.min(end), end };
-        let Walk { segments, scanned, epochs, .. } = walk;
+        let Walk { segments, scanned, epochs, epoch, .. } = walk;
+        let Anchor { log_start, durable, .. } = anchor;
+        let ends = Ends { log_start, durable: durable.min(end), end, epoch };
         let unsynced = segments[anchor.first.min(segments.len())..].to_vec();
         let mut result = self.assemble(segments, snapshots, &ends, &epochs)?;
         for segment in &unsynced {
@@ -306,7 +317,7 @@ impl<D: Disk> Opening<D> {
         found: &[(LeaderEpoch, Offset)],
     ) -> Result<Assembled<D>, OpenError> {
         let first = segments.first().map_or(Offset::ZERO, |segment| segment.base());
-        let (epochs, changed) = self.epochs(&segments, ends.end, found)?;
+        let (epochs, changed) = self.epochs(&segments, ends, found)?;
         let mut log =
             Log::assemble(self.disk.clone(), &self.dir, self.config.clone(), segments, epochs);
         log.topic_id = self.topic_id;
@@ -328,31 +339,32 @@ impl<D: Disk> Opening<D> {
         Ok(Assembled { log, missing, doomed })
     }
 
-    /// The epoch table: from its file, or else from the batches, and what the walk found.
+    /// The epoch table: from its file with what the walk found, or else from all batches. The file may be older than the
+    /// batches, or newer, if the power went between the two.
     fn epochs(
         &self,
         segments: &[Arc<Segment<D>>],
-        end: Offset,
+        ends: &Ends,
         found: &[(LeaderEpoch, Offset)],
     ) -> Result<(EpochTable, bool), OpenError> {
         let path = self.dir.join(EPOCHS_FILE);
         let read = read_optional(&self.disk, &path)?.as_deref().and_then(EpochTable::decode);
-        let (mut table, mut changed) = match read {
-            Some(table) => (table, false),
-            None if segments.iter().all(|segment| segment.published() == 0) => {
-                (EpochTable::default(), false)
-            }
-            None => {
-                warn!(path = %path.display(), "no readable epochs: taken from the batches");
-                (epochs_of(segments), true)
-            }
-        };
-        if !found.is_empty() {
-            changed |= table.truncate_to(end);
-        }
+        let mut table = read.clone().unwrap_or_default();
+        table.truncate_to(ends.end.plus(1));
         for (epoch, start) in found {
-            changed |= table.assign(*epoch, *start);
+            table.assign(*epoch, *start);
         }
+        let last = table.epoch_at(Offset(ends.end.0 - 1)).unwrap_or(LeaderEpoch::NONE);
+        if last != ends.epoch {
+            warn!(path = %path.display(), "epochs do not fit the log: taken from the batches");
+            let known = table.latest().map_or(ends.epoch, |latest| latest.epoch.max(ends.epoch));
+            table = epochs_of(segments);
+            // What was known of later epochs stays known, be there batches of them or not.
+            if known > LeaderEpoch::NONE {
+                table.assign(known, ends.end);
+            }
+        }
+        let changed = read.unwrap_or_default() != table;
         Ok((table, changed))
     }
 
@@ -365,8 +377,8 @@ impl<D: Disk> Opening<D> {
             .map(|(_, name)| self.dir.join(name));
         let ahead = files.snapshots.iter().filter(|offset| **offset > end);
         let ahead = ahead.map(|offset| file_path(&self.dir, *offset, "snapshot"));
-        let temporary = files.temporary.iter().map(|name| self.dir.join(name));
-        for path in orphans.chain(ahead).chain(temporary) {
+        let leftovers = files.leftovers.iter().map(|name| self.dir.join(name));
+        for path in orphans.chain(ahead).chain(leftovers) {
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     warn!(path = %path.display(), %error, "left-over file is not removed");
@@ -392,6 +404,8 @@ struct Ends {
     log_start: Offset,
     durable: Offset,
     end: Offset,
+    /// Of the last batch.
+    epoch: LeaderEpoch,
 }
 
 struct Assembled<D: Disk> {
