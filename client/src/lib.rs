@@ -42,6 +42,11 @@ pub use record::{Header, ReceivedRecord, Record};
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer a call, or to begin a stream. It gives up on a write after 30 s itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A silent connection is asked for a sign of life this often, and given up without one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(20);
 /// The largest message taken from a broker: one batch of Kafka's largest request size.
 const MESSAGE_BYTES_MAX: usize = 100 * 1024 * 1024;
 
@@ -62,6 +67,9 @@ impl Client {
         let endpoint = Endpoint::from_shared(address.to_owned())
             .map_err(|_| Error::Address { address: address.to_owned() })?
             .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_PATIENCE)
             .tcp_nodelay(true);
         let connected = endpoint.connect().await;
         let channel = connected.map_err(|error| Error::Connect {

@@ -306,6 +306,24 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_what_the_banner_shows() {
+        let addresses = Addresses {
+            kafka: ([127, 0, 0, 1], 9092).into(),
+            grpc: ([127, 0, 0, 1], 9095).into(),
+            http: ([127, 0, 0, 1], 9644).into(),
+        };
+        let banner = Banner { addresses, data_dir: "./millrace-data".into() }.to_string();
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let commands = banner.lines().map(str::trim).filter(|it| it.contains(":9092 -"));
+        let commands: Vec<_> = commands.collect();
+        assert_eq!(commands.len(), 4, "{banner}");
+        for command in commands {
+            assert!(readme.lines().any(|line| line == command), "the README lacks {command}");
+        }
+    }
+
+    #[test]
     fn the_settings_page_has_every_key_and_fits_a_terminal() {
         let page = SettingsPage.to_string();
         for key in keys::KEYS {
