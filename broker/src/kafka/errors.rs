@@ -1,7 +1,7 @@
 //! The one table from the hall's refusals to Kafka's error codes. Handlers translate here and nowhere else.
 
 use millrace_kernel::group::GroupError;
-use millrace_model::batch::InvalidBatch;
+use millrace_model::batch::{InvalidBatch, InvalidHeader};
 use millrace_wire::error_code::ErrorCode;
 
 use crate::error::BrokerError;
@@ -55,9 +55,12 @@ pub(super) fn number(error: &BrokerError) -> i16 {
 
 fn invalid_batch(invalid: &InvalidBatch) -> ErrorCode {
     match invalid {
-        InvalidBatch::Header(_) | InvalidBatch::Truncated { .. } | InvalidBatch::Crc { .. } => {
-            ErrorCode::CorruptMessage
-        }
+        InvalidBatch::Header(
+            InvalidHeader::Short { .. } | InvalidHeader::Magic { magic: 0 | 1 },
+        )
+        | InvalidBatch::Truncated { .. } => ErrorCode::InvalidRecord,
+        InvalidBatch::Header(InvalidHeader::Length { .. } | InvalidHeader::Magic { .. })
+        | InvalidBatch::Crc { .. } => ErrorCode::CorruptMessage,
         InvalidBatch::TooLarge { .. } => ErrorCode::MessageTooLarge,
         InvalidBatch::Codec { .. } => ErrorCode::UnsupportedCompressionType,
         InvalidBatch::Multiple

@@ -95,7 +95,11 @@ pub(super) fn decide_create(
     topics: &[NewTopic],
     records: &mut Vec<Record>,
 ) -> Vec<Result<CreatedTopic, CreateTopicRefused>> {
-    let mut creation = Creation { image, settings, named: BTreeSet::new(), partitions: 0 };
+    let mut seen = BTreeSet::new();
+    let repeated = topics.iter().map(|topic| topic.name.as_str()).filter(|it| !seen.insert(*it));
+    let repeated = repeated.collect();
+    let mut creation =
+        Creation { image, settings, repeated, named: BTreeSet::new(), partitions: 0 };
     topics.iter().map(|topic| creation.decide(env, topic, records)).collect()
 }
 
@@ -103,6 +107,8 @@ pub(super) fn decide_create(
 struct Creation<'a> {
     image: &'a Image,
     settings: &'a MetadataSettings,
+    /// Asked for more than once: none of them is created, for which one would be meant is unknown.
+    repeated: BTreeSet<&'a str>,
     named: BTreeSet<TopicName>,
     partitions: usize,
 }
@@ -146,11 +152,11 @@ impl Creation<'_> {
         if name.as_str() == TopicName::CLUSTER_METADATA {
             return Err(CreateTopicRefused::Internal { name });
         }
+        if self.repeated.contains(name.as_str()) {
+            return Err(CreateTopicRefused::Repeated { name });
+        }
         if self.image.topic(name.as_str()).is_some() {
             return Err(CreateTopicRefused::Exists { name });
-        }
-        if self.named.contains(&name) {
-            return Err(CreateTopicRefused::Repeated { name });
         }
         if name.as_str().contains(['.', '_']) {
             let others = self.image.topics.keys().chain(&self.named);
