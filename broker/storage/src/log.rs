@@ -528,7 +528,10 @@ impl<D: Disk> Log<D> {
             high_watermark: high_watermark.min(next_offset),
             snapshot_offset: self.snapshots.last().copied(),
         };
-        let epochs = std::mem::take(&mut self.epochs_changed).then(|| self.epochs_file());
+        // Without a record an epoch starts where the next process starts it too: nothing to write down yet.
+        let is_due = self.epochs_changed && self.shared.last_segment().is_some();
+        let epochs = is_due.then(|| self.epochs_file());
+        self.epochs_changed &= !is_due;
         Ok(Checkpoint { state, epochs })
     }
 
