@@ -408,7 +408,7 @@ def check_dump_sees_damage(copy, lines):
     for suffix in (".log", ".index"):
         path = max((f for t in lines for p in range(PARTITIONS) for f in (copy / f"{t}-{p}").glob("*" + suffix)), key=lambda f: len(f.read_bytes().rstrip(b"\0")))
         data = bytearray(path.read_bytes())
-        at = len(data) // 2 if suffix == ".log" else 7  # in an index the low byte of the first entry's position
+        at = len(data) // 2 if suffix == ".log" else 3  # in an index the low byte of the first entry's offset
         data[at] ^= 1
         path.write_bytes(data)
         try:
