@@ -1,5 +1,7 @@
 //! The gRPC door, through the Rust client, against a broker process.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use millrace_client::{Client, Error, Header, ReceivedRecord, Record, Records};

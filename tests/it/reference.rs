@@ -1,5 +1,7 @@
 //! Reference pages in the manual that come from the code: proves them current, and with `UPDATE=1` makes them so.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
