@@ -1,4 +1,6 @@
-//! A shard with everything around it that a driver would be, on a real disk.
+//! A shard with everything around it that a driver would be, on a simulated disk.
+
+mod history;
 
 use std::path::PathBuf;
 use std::sync::Arc as StdArc;
@@ -6,8 +8,8 @@ use std::sync::Arc as StdArc;
 use millrace_model::env::{Now, Prng, WallMs};
 use millrace_model::ids::{PartitionIndex, TopicId, TopicName};
 use millrace_model::offset::LeaderEpoch;
-use millrace_storage::disk::real::RealDisk;
-use millrace_storage::log::{Log, LogConfig, Trust};
+use millrace_storage::disk::sim::SimDisk;
+use millrace_storage::log::{Checkpoint, Log, LogConfig, Trust};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,19 +22,19 @@ use crate::partition::{Durability, PartitionSettings, Timestamps};
 const SMALL: Limits = Limits { replay_bytes_min: 1_000, rewrite_bytes: 150 };
 
 struct Rig {
-    _root: tempfile::TempDir,
-    disk: RealDisk,
+    disk: SimDisk,
     dir: PathBuf,
-    shard: Option<Shard<RealDisk, u32>>,
+    shard: Option<Shard<SimDisk, u32>>,
     limits: Option<Limits>,
     env: Env,
     tokens: u32,
     replies: BTreeMap<u32, GroupReply>,
-    /// Log starts to be made durable.
-    starts: Vec<Offset>,
-    /// The last one that is: what a start-up is told.
-    saved_start: Offset,
-    out: Vec<ShardOutput<RealDisk, u32>>,
+    /// A log start waits to be made durable.
+    start_moved: bool,
+    /// What the data directory knows of the partition.
+    recorded: Trust,
+    is_failed: bool,
+    out: Vec<ShardOutput<SimDisk, u32>>,
 }
 
 fn settings() -> PartitionSettings {
@@ -48,7 +50,12 @@ fn settings() -> PartitionSettings {
 }
 
 fn group_settings() -> GroupSettings {
-    GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() }
+    let never = 1 << 40;
+    GroupSettings {
+        initial_rebalance_delay_ms: 0,
+        offsets_retention_check_interval_ms: never,
+        ..GroupSettings::default()
+    }
 }
 
 impl Rig {
@@ -57,13 +64,12 @@ impl Rig {
     }
 
     fn with(limits: Option<Limits>) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let disk = RealDisk::new(root.path()).unwrap();
-        let dir = root.path().join("__consumer_offsets-0");
+        let disk = SimDisk::new(1);
+        let dir = PathBuf::from("/__consumer_offsets-0");
         let log = Log::create(disk.clone(), &dir, TopicId([7; 16]), settings().log).unwrap();
+        disk.sync_all().unwrap();
         let now = Now { wall: WallMs(1_000_000), mono: MonoMs(0) };
         let mut rig = Self {
-            _root: root,
             disk,
             dir,
             shard: None,
@@ -71,15 +77,16 @@ impl Rig {
             env: Env { now, rng: Prng::new(3) },
             tokens: 0,
             replies: BTreeMap::new(),
-            starts: Vec::new(),
-            saved_start: Offset::ZERO,
+            start_moved: false,
+            recorded: Trust::Nothing,
+            is_failed: false,
             out: Vec::new(),
         };
         rig.serve(log);
         rig
     }
 
-    fn serve(&mut self, log: Log<RealDisk>) {
+    fn serve(&mut self, log: Log<SimDisk>) {
         let partition = Partition::open(log, settings(), LeaderEpoch(0), self.env.now).unwrap();
         let mut shard = Shard::open(partition, group_settings(), &mut self.env).unwrap();
         shard.limits = self.limits.unwrap_or(shard.limits);
@@ -89,15 +96,21 @@ impl Rig {
     /// The process is gone and another begins: what was written is there, not all of it synced.
     fn restart(&mut self) {
         self.shard = None;
-        self.starts.clear();
-        let log_start = self.saved_start;
-        let trust = Trust::Offsets { log_start, recovery_point: log_start };
+        (self.start_moved, self.is_failed) = (false, false);
         let (disk, now) = (self.disk.clone(), self.env.now.wall);
-        let opened = Log::open(disk, &self.dir, settings().log, trust, now);
+        let opened = Log::open(disk, &self.dir, settings().log, self.recorded, now);
         self.serve(opened.unwrap().0);
     }
 
-    fn shard(&mut self) -> &mut Shard<RealDisk, u32> {
+    /// The power goes and comes back.
+    fn crash(&mut self) {
+        self.shard = None;
+        self.disk = self.disk.crash();
+        self.disk.set_capacity(1 << 40);
+        self.restart();
+    }
+
+    fn shard(&mut self) -> &mut Shard<SimDisk, u32> {
         self.shard.as_mut().unwrap()
     }
 
@@ -114,14 +127,15 @@ impl Rig {
                     let twice = self.replies.insert(token, reply);
                     assert_eq!(twice, None, "#{token} is answered twice");
                 }
-                ShardOutput::Partition(Output::LogStart { start, save: true }) => {
-                    self.starts.push(start);
+                ShardOutput::Partition(Output::LogStart { save: true, .. }) => {
+                    self.start_moved = true;
                 }
                 ShardOutput::Partition(Output::Doomed(doomed)) => {
                     for it in doomed {
-                        it.unlink().unwrap();
+                        let _ = it.unlink(); // what is not unlinked is found at the next start
                     }
                 }
+                ShardOutput::Partition(Output::Failed { .. }) => self.is_failed = true,
                 ShardOutput::Partition(_) => {}
             }
         }
@@ -146,13 +160,27 @@ impl Rig {
     }
 
     fn sync(&mut self) {
-        while let Some(ticket) = self.shard().take_unsynced() {
-            let files: Vec<_> = ticket.files().collect();
-            self.disk.sync_set(&files).unwrap();
-            self.handle(ShardEvent::Partition(Event::Synced { end: ticket.end() }));
+        while self.sync_once() {}
+        if std::mem::take(&mut self.start_moved) {
+            self.checkpoint();
         }
-        for start in std::mem::take(&mut self.starts) {
-            self.saved_start = start;
+    }
+
+    fn sync_once(&mut self) -> bool {
+        let Some(ticket) = self.shard().take_unsynced() else { return false };
+        let synced = self.disk.sync_set(&ticket.files().collect::<Vec<_>>());
+        self.handle(ShardEvent::Partition(match synced {
+            Ok(_) => Event::Synced { end: ticket.end() },
+            Err(error) => Event::SyncFailed { reason: error.to_string().into() },
+        }));
+        true
+    }
+
+    fn checkpoint(&mut self) {
+        let Ok(Checkpoint { state, epochs }) = self.shard().checkpoint() else { return };
+        if epochs.is_none_or(|file| file.write().is_ok()) {
+            self.recorded = Trust::Recorded(state);
+            let start = state.log_start;
             self.handle(ShardEvent::Partition(Event::LogStartSaved { start }));
         }
     }
@@ -512,6 +540,31 @@ fn replay_stays_bounded_and_loses_nothing() {
     assert_eq!(busy.len(), 100);
     assert!(busy.iter().all(|(_, _, offset)| *offset == last));
     assert_eq!(rig.get(beat("g", &member)), GroupReply::Heartbeat(Ok(())));
+}
+
+#[test]
+fn the_log_is_trimmed_when_the_copy_of_live_state_is_durable() {
+    let mut rig = Rig::with(Some(SMALL));
+    for index in 0..100 {
+        rig.ask(commit_with("g", "", &[("t", index, 1)]));
+        if rig.shard().rewrite.is_some() {
+            break;
+        }
+    }
+    rig.sync_once(); // all that lies before the copy is durable
+    let copying = |rig: &mut Rig| {
+        let rewrite = rig.shard().rewrite.as_ref().expect("it is under way");
+        matches!(rewrite.progress, Progress::Copying(_))
+    };
+    while copying(&mut rig) {
+        assert_eq!(rig.shard().next_deadline(), Some(MonoMs(0)), "the driver comes back at once");
+        rig.handle(ShardEvent::Tick);
+    }
+    let start = |rig: &mut Rig| rig.shard().partition().marks().log_start();
+    rig.handle(ShardEvent::Tick);
+    assert_eq!(start(&mut rig), Offset::ZERO, "the copy may be lost in a power cut");
+    rig.sync();
+    assert!(start(&mut rig) > Offset::ZERO);
 }
 
 #[test]
