@@ -1,7 +1,9 @@
 //! The integration binary: one module per subject, one link.
 
+mod broker;
 mod generated;
 mod grpc;
+mod produce_fetch;
 mod reference;
 mod repository;
 mod tidy;

@@ -12,6 +12,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One connection; requests may be pipelined, answers come in order.
+#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     correlation: i32,
@@ -21,10 +22,16 @@ impl Connection {
     /// # Panics
     /// When nobody listens.
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the broker listens");
-        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a socket takes a timeout");
-        stream.set_nodelay(true).expect("a socket takes nodelay");
-        Self { stream, correlation: 0 }
+        Self::try_open(address).expect("the broker listens")
+    }
+
+    /// # Errors
+    /// Nobody listens: the broker is down.
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, correlation: 0 })
     }
 
     /// Sends one request and waits for its answer.
@@ -32,21 +39,54 @@ impl Connection {
     /// # Panics
     /// When the connection closes, or the answer is not one.
     pub fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        let correlation = self.send(version, request);
-        let mut answer = self.receive().expect("an answer");
-        assert_eq!(answer.get_i32(), correlation, "answers come in order");
-        decode::<R>(version, answer)
+        self.try_ask(version, request).expect("an answer")
     }
 
-    /// Sends one request; the answer is somebody else's business. Returns its correlation id.
+    /// As [`Self::ask`], where the broker may go away.
+    ///
+    /// # Errors
+    /// The connection closed, or nothing came in time.
+    ///
+    /// # Panics
+    /// When the answer is not one.
+    pub fn try_ask<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+        let correlation = self.try_send(version, request)?;
+        self.answer::<R>(version, correlation)
+    }
+
+    /// Sends one request; the answer is for [`Self::answer`]. Returns its correlation id.
     ///
     /// # Panics
     /// When the connection is closed.
     pub fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
+        self.try_send(version, request).expect("the connection is open")
+    }
+
+    /// As [`Self::send`], where the broker may go away.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub fn try_send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<i32> {
         self.correlation += 1;
-        let frame = frame(version, self.correlation, request);
-        self.send_raw(&frame).expect("the connection is open");
-        self.correlation
+        self.send_raw(&frame(version, self.correlation, request))?;
+        Ok(self.correlation)
+    }
+
+    /// The next answer, to the request of this correlation id.
+    ///
+    /// # Errors
+    /// The connection closed, or nothing came in time.
+    ///
+    /// # Panics
+    /// When it answers another request.
+    pub fn answer<R: Request>(
+        &mut self,
+        version: i16,
+        correlation: i32,
+    ) -> io::Result<R::Response> {
+        let mut answer = self.receive()?;
+        assert_eq!(answer.get_i32(), correlation, "answers come in order");
+        Ok(decode::<R>(version, answer))
     }
 
     /// Sends bytes as they are.
@@ -69,7 +109,23 @@ impl Connection {
         Ok(frame.into())
     }
 
-    /// Did the broker close, without another answer?
+    /// From now on an answer must come within `patience`.
+    ///
+    /// # Panics
+    /// When the socket takes no timeout.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a socket takes a timeout");
+    }
+
+    /// Says that nothing more will be sent; answers still come.
+    ///
+    /// # Errors
+    /// The connection is closed already.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Did the broker close, without another answer? Waits until it does, or says something.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
@@ -85,6 +141,14 @@ impl Connection {
 /// # Panics
 /// When the request has a field that `version` lacks.
 pub fn frame<R: Request>(version: i16, correlation: i32, request: &R) -> Bytes {
+    try_frame(version, correlation, request).expect("the request fits its version")
+}
+
+/// As [`frame`]; `None` when the request has a field that `version` lacks.
+///
+/// # Panics
+/// When a header does not encode.
+pub fn try_frame<R: Request>(version: i16, correlation: i32, request: &R) -> Option<Bytes> {
     let mut body = BytesMut::new();
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
@@ -92,10 +156,15 @@ pub fn frame<R: Request>(version: i16, correlation: i32, request: &R) -> Bytes {
         .with_correlation_id(correlation)
         .with_client_id(Some(StrBytes::from_static_str("millrace-tests")));
     header.encode(&mut body, R::header_version(version)).expect("a header encodes");
-    request.encode(&mut body, version).expect("the request fits its version");
+    request.encode(&mut body, version).ok()?;
+    Some(framed(&body))
+}
+
+/// Bytes behind their length.
+pub fn framed(body: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(4 + body.len());
     frame.put_u32(body.len() as u32);
-    frame.put(body);
+    frame.put_slice(body);
     frame.freeze()
 }
 

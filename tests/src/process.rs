@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,11 +11,22 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a broker may take to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// `HOST:PORT` of another Kafka broker that the tests are to judge instead of ours, to find out what is true there.
+/// Tests that kill or look inside their broker cannot run so.
+const AGAINST: &str = "MILLRACE_TESTS_AGAINST";
+
+/// Do the tests judge another broker than ours?
+pub fn judges_another() -> bool {
+    std::env::var_os(AGAINST).is_some()
+}
+
 /// A broker process with its data directory; both go when this is dropped.
 pub struct BrokerProcess {
     binary: PathBuf,
     directory: tempfile::TempDir,
     settings: Vec<String>,
+    /// What the broker is started under: a tracer and its arguments, or nothing.
+    pub under: Vec<String>,
     child: Option<Child>,
     pub kafka: SocketAddr,
     pub grpc: SocketAddr,
@@ -30,26 +41,50 @@ impl BrokerProcess {
     /// # Panics
     /// When the broker does not become ready.
     pub fn start(binary: &str, settings: &[&str]) -> Self {
-        let mut broker = Self {
+        let mut broker = Self::prepare(binary, settings);
+        match std::env::var(AGAINST) {
+            Ok(other) => broker.kafka = other.parse().expect("MILLRACE_TESTS_AGAINST is HOST:PORT"),
+            Err(_) => broker.launch(),
+        }
+        broker
+    }
+
+    /// As [`Self::start`], but the process is still to be launched.
+    ///
+    /// # Panics
+    /// When the machine has no temporary directory or no free port.
+    pub fn prepare(binary: &str, settings: &[&str]) -> Self {
+        Self {
             binary: binary.into(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             settings: settings.iter().map(|&it| it.to_owned()).collect(),
+            under: Vec::new(),
             child: None,
             kafka: free_address(),
             grpc: free_address(),
             http: free_address(),
-        };
-        broker.launch();
-        broker
+        }
     }
 
-    /// Starts the process again after [`Self::kill`] or [`Self::stop`], on the same ports and data.
+    /// Starts the process, again after [`Self::kill`] or [`Self::stop`], on the same ports and data.
     ///
     /// # Panics
     /// When the broker does not become ready.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the broker runs already");
-        let mut command = Command::new(&self.binary);
+        let mut command = self.command();
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path());
+        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
+        self.child = Some(command.spawn().expect("the broker's binary starts"));
+        self.wait_until_ready();
+    }
+
+    /// The command that serves this broker's data on this broker's ports.
+    pub fn command(&self) -> Command {
+        let mut words = self.under.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
+        words.push(self.binary.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.args(["--kafka-listen", &self.kafka.to_string()]);
         command.args(["--grpc-listen", &self.grpc.to_string()]);
@@ -57,10 +92,12 @@ impl BrokerProcess {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path());
-        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
-        self.child = Some(command.spawn().expect("the broker's binary starts"));
-        self.wait_until_ready();
+        command
+    }
+
+    /// Changes a setting for the next launch.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
     }
 
     fn wait_until_ready(&mut self) {
@@ -97,17 +134,17 @@ impl BrokerProcess {
         let mut child = self.child.take().expect("a running broker");
         kill_process(Pid::from_child(&child), Signal::TERM)
             .expect("our own child can be signalled");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().expect("our own child can be waited for") {
-                return status.code();
-            }
-            if Instant::now() > deadline {
-                let _ = child.kill();
-                panic!("the broker does not stop:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let ended = wait_for(&mut child);
+        ended.unwrap_or_else(|| panic!("the broker does not stop:\n{}", self.log())).code()
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Panics
+    /// When no process runs, or it does not end in time.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running broker");
+        wait_for(&mut child).unwrap_or_else(|| panic!("the broker goes on:\n{}", self.log()))
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -116,6 +153,19 @@ impl BrokerProcess {
 
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// Bytes of memory that belong to the process alone: no mapped file counts.
+    ///
+    /// # Panics
+    /// When no process runs.
+    pub fn anonymous_bytes(&self) -> u64 {
+        let pid = self.pid().expect("a running broker");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = line.expect("every process has a line for it");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -141,6 +191,61 @@ impl BrokerProcess {
             (series == name).then(|| value.parse::<f64>().ok())?
         });
         values.reduce(|sum, value| sum + value)
+    }
+}
+
+/// What became of a command that ends by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it does not start, or does not end in time.
+pub fn run_to_end(mut command: Command) -> Ended {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let status = wait_for(&mut child).unwrap_or_else(|| panic!("{command:?} does not end"));
+    let mut ended = Ended { code: status.code(), stdout: String::new(), stderr: String::new() };
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut ended.stdout).expect("the output is text");
+    }
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut ended.stderr).expect("the output is text");
+    }
+    ended
+}
+
+/// Waits for a child to end; kills it and answers `None` when it takes too long.
+fn wait_for(child: &mut Child) -> Option<ExitStatus> {
+    let ended = until(PATIENCE, || child.try_wait().expect("our own child can be waited for"));
+    if ended.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    ended
+}
+
+/// Asks again and again until there is an answer or `patience` is over.
+pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
