@@ -3,6 +3,7 @@
 mod broker;
 mod generated;
 mod grpc;
+mod idempotence;
 mod produce_fetch;
 mod reference;
 mod repository;
