@@ -1,5 +1,6 @@
 //! The integration binary: one module per subject, one link.
 
+mod admin;
 mod broker;
 mod generated;
 mod grpc;
