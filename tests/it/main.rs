@@ -3,6 +3,7 @@
 mod admin;
 mod broker;
 mod generated;
+mod groups;
 mod grpc;
 mod idempotence;
 mod produce_fetch;
