@@ -1,6 +1,8 @@
 //! The integration binary: one module per subject, one link.
 
 mod admin;
+mod bad_frames;
+mod bad_input;
 mod broker;
 mod generated;
 mod groups;
