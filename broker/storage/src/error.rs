@@ -39,6 +39,11 @@ impl Fault {
         self.is_any(&[Errno::MFILE, Errno::NFILE, Errno::NOMEM])
     }
 
+    /// The file is gone.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.is_any(&[Errno::NOENT])
+    }
+
     fn is_any(&self, errors: &[Errno]) -> bool {
         self.code.is_some_and(|code| errors.iter().any(|error| error.raw_os_error() == code))
     }

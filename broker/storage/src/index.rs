@@ -86,25 +86,20 @@ impl<M: Map> Indexes<M> {
         Self { offsets: Table::new(), times: Table::new() }
     }
 
-    /// Takes over files of an earlier process; `None` when one is missing or cannot be right. `verify` reads them
-    /// wholly, else only their lengths are looked at.
-    pub(crate) fn load<D>(files: &Files<'_, D>, verify: bool) -> io::Result<Option<Self>>
+    /// Takes over files of an earlier process; `None` when one is missing or has no whole number of entries.
+    pub(crate) fn load<D>(files: &Files<'_, D>) -> io::Result<Option<Self>>
     where
         D: Disk<File: File<Map = M>>,
     {
         let Some(offsets) = Table::load(files.disk, files.index)? else { return Ok(None) };
         let Some(times) = Table::load(files.disk, files.timeindex)? else { return Ok(None) };
         let it = Self { offsets, times };
-        if verify {
-            it.prepare(files)?;
-            if !it.rises() {
-                return Ok(None);
-            }
-        }
+        it.prepare(files)?;
         Ok(Some(it))
     }
 
-    fn rises(&self) -> bool {
+    /// Do all entries rise as they must?
+    pub(crate) fn rises(&self) -> bool {
         let offsets = (0..self.offsets.count()).map(|i| OffsetEntry::decode(self.offsets.get(i)));
         let times = (0..self.times.count()).map(|i| TimeEntry::decode(self.times.get(i)));
         offsets.is_sorted_by(|a, b| a.relative < b.relative && a.position < b.position)

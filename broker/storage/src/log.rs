@@ -741,4 +741,6 @@ impl<D: Disk> Shared<D> {
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@
 //! bytes. A segment's identity never changes: what would change it (cutting, unmapping) makes a new `Segment` for the
 //! same file and lets the old one die with its readers. When to roll is decided here, who rolls is `log.rs`.
 
+mod writer;
+
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,13 +20,17 @@ use tracing::warn;
 
 use crate::disk::{Disk, File, Map, OpenMode, read_full};
 use crate::error::{Damage, Fault, ReadError};
-use crate::index::{Files, Indexes, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
+use crate::index::{Files, Indexes, OffsetEntry, TimeEntry};
 use crate::log::LogConfig;
+pub(crate) use writer::Writer;
+use writer::{Cursor, Entries};
 
 pub(crate) type MapOf<D> = <<D as Disk>::File as File>::Map;
 
 /// Remembered batch boundaries per segment that is being read or written; a power of two.
 const BOUNDARIES: usize = 32;
+/// A segment without a single offset entry is at most this long, or its index is suspect.
+const UNINDEXED_BYTES_MAX: u64 = 4 << 20;
 /// What was appended behind bytes while they still count as recent.
 const RECENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -56,10 +62,8 @@ pub(crate) struct Segment<D: Disk> {
 }
 
 enum IndexState<M> {
-    /// Files of an earlier process, not looked at yet; `verify` when that process ended uncleanly.
-    Unopened {
-        verify: bool,
-    },
+    /// Files of an earlier process, not looked at yet.
+    Unopened,
     Ready(Indexes<M>),
 }
 
@@ -115,16 +119,14 @@ impl<D: Disk> Segment<D> {
         Ok(it)
     }
 
-    /// A segment that an earlier process left. Nothing is opened before it is used; `verify` distrusts the indexes
-    /// and, in a sealed segment, the end.
-    pub(crate) fn existing(site: &Site<'_, D>, base: Offset, extent: Extent, verify: bool) -> Self {
+    /// A segment that an earlier process left. Nothing is opened before it is used.
+    pub(crate) fn existing(site: &Site<'_, D>, base: Offset, extent: Extent) -> Self {
         let Extent { good, len, sealed } = extent;
         let grows = u64::from(site.config.segment_bytes);
         let mut it = Self::new(site, base, if sealed { len } else { len.max(grows) });
         it.written_from = good;
         it.publish(good);
         it.sealed.store(sealed, Ordering::Release);
-        *it.index.write().expect("no holder of this lock panics") = IndexState::Unopened { verify };
         it
     }
 
@@ -144,7 +146,7 @@ impl<D: Disk> Segment<D> {
             file: OnceLock::new(),
             map: OnceLock::new(),
             whole: OnceLock::new(),
-            index: RwLock::new(IndexState::Unopened { verify: false }),
+            index: RwLock::new(IndexState::Unopened),
             boundaries: OnceLock::new(),
         }
     }
@@ -362,13 +364,8 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Place, ReadError> {
         for _ in 0..2 {
             let Some(entry) = self.with_index(&look_up)? else { return Ok(self.first()) };
-            let position = u64::from(entry.position);
-            if position < published
-                && let Ok(header) = self.header_at(position, published)?
-                && header.last_offset().since(self.base) == i64::from(entry.relative)
-                && header.base_offset >= self.base
-            {
-                return Ok(Place { position, offset: header.base_offset });
+            if let Some(place) = self.indexed_batch(entry, published)? {
+                return Ok(place);
             }
             if !self.is_sealed() {
                 break; // the owner adds to it: it is not rebuilt under its hands
@@ -482,45 +479,93 @@ impl<D: Disk> Segment<D> {
     /// Takes over the index files of an earlier process, or rebuilds them.
     pub(crate) fn open_index(&self) -> Result<(), ReadError> {
         let mut state = self.index.write().expect("no holder of this lock panics");
-        let IndexState::Unopened { verify } = *state else { return Ok(()) };
-        let (index, timeindex) = (self.path("index"), self.path("timeindex"));
-        let files = self.files(&index, &timeindex);
-        let loaded = Indexes::load(&files, verify).map_err(Fault::of("open", &index))?;
-        *state = IndexState::Ready(match loaded {
-            Some(indexes) => indexes,
-            None => self.rebuild_index(&files)?,
-        });
-        Ok(())
-    }
-
-    /// The next look-up reads the index files with suspicion.
-    fn forget_index(&self) {
-        let path = self.path("index");
-        warn!(path = %path.display(), "index does not fit its log and is rebuilt");
-        let mut state = self.index.write().expect("no holder of this lock panics");
-        // Gone, so that it is rebuilt and not loaded again; if it cannot be removed, verifying finds out as well.
-        if let Err(error) = self.disk.remove(&path) {
-            warn!(path = %path.display(), %error, "bad index is not removed");
+        if let IndexState::Unopened = *state {
+            *state = IndexState::Ready(self.load_index(u32::MAX)?);
         }
-        *state = IndexState::Unopened { verify: true };
+        Ok(())
     }
 
     /// Leaves only entries of batches before `from`, after which others will be added.
     pub(crate) fn reset_index(&self, from: Place) -> Result<(), ReadError> {
-        if from.position > 0 {
-            self.open_index()?;
-        }
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        *state = IndexState::Ready(if from.position > 0 {
+            self.load_index(self.relative(from.offset))?
+        } else {
+            self.discard_index()?;
+            Indexes::new()
+        });
+        Ok(())
+    }
+
+    /// The indexes in the files, without entries from `relative` on, if they agree with the log; else new ones.
+    fn load_index(&self, relative: u32) -> Result<Indexes<MapOf<D>>, ReadError> {
         let (index, timeindex) = (self.path("index"), self.path("timeindex"));
         let files = self.files(&index, &timeindex);
-        let mut state = self.index.write().expect("no holder of this lock panics");
-        if let IndexState::Ready(indexes) = &mut *state {
-            indexes.prepare(&files).map_err(Fault::of("open", &index))?;
-            let relative = self.relative(from.offset);
-            return Ok(indexes.truncate(&files, relative).map_err(Fault::of("cut", &index))?);
+        let loaded = Indexes::load(&files).map_err(Fault::of("open", &index))?;
+        if let Some(mut indexes) = loaded
+            && indexes.rises()
+        {
+            indexes.truncate(&files, relative).map_err(Fault::of("cut", &index))?;
+            if self.index_fits(&indexes)? {
+                return Ok(indexes);
+            }
         }
-        self.discard_index()?;
-        *state = IndexState::Ready(Indexes::new());
-        Ok(())
+        self.rebuild_index(&files)
+    }
+
+    /// Do the last entries name batches that are there? An index is never evidence, and a lost tail of it must neither
+    /// hide a record from a look-up by time nor age a segment.
+    fn index_fits(&self, indexes: &Indexes<MapOf<D>>) -> Result<bool, ReadError> {
+        let published = self.published();
+        let place = |entry: Option<OffsetEntry>| match entry {
+            Some(entry) => self.indexed_batch(entry, published),
+            None => Ok(Some(self.first())),
+        };
+        let last = indexes.floor_offset(u32::MAX);
+        if last.is_none() && published > UNINDEXED_BYTES_MAX || place(last)?.is_none() {
+            return Ok(false);
+        }
+        let Some(TimeEntry { timestamp, relative }) = indexes.last_time() else {
+            return Ok(published == 0);
+        };
+        let Some(from) = place(indexes.floor_offset(relative))? else { return Ok(false) };
+        let mut fits = false;
+        let walked = self.walk(from, published, |_, header| {
+            let last = header.last_offset().since(self.base);
+            fits = last == i64::from(relative) && header.max_timestamp == timestamp;
+            last >= i64::from(relative)
+        });
+        match walked {
+            Ok(_) => Ok(fits),
+            Err(ReadError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where an index entry leads, if the batch there is the one that it names.
+    fn indexed_batch(&self, entry: OffsetEntry, published: u64) -> Result<Option<Place>, Fault> {
+        let (position, last) = (u64::from(entry.position), self.base.0 + i64::from(entry.relative));
+        if position >= published {
+            return Ok(None);
+        }
+        let header = self.header_at(position, published)?;
+        let named = header.ok().filter(|header| {
+            header.base_offset >= self.base
+                && header.base_offset.0.checked_add(i64::from(header.last_offset_delta))
+                    == Some(last)
+        });
+        Ok(named.map(|header| Place { position, offset: header.base_offset }))
+    }
+
+    /// The next look-up rebuilds the index.
+    fn forget_index(&self) {
+        let path = self.path("index");
+        warn!(path = %path.display(), "index does not fit its log and is rebuilt");
+        let mut state = self.index.write().expect("no holder of this lock panics");
+        if let Err(error) = self.discard_index() {
+            warn!(%error, "bad index is not removed");
+        }
+        *state = IndexState::Unopened;
     }
 
     /// Makes both indexes anew from the batches in the log, in memory and, if the disk lets us, in the files.
@@ -615,205 +660,4 @@ fn slot(relative: u32) -> usize {
 /// `<dir>/<20-digit base>.<extension>`.
 pub(crate) fn file_path(dir: &Path, base: Offset, extension: &str) -> PathBuf {
     dir.join(format!("{base:020}.{extension}"))
-}
-
-/// The owner's hand on the segment that grows.
-pub(crate) struct Writer<D: Disk> {
-    pub(crate) segment: Arc<Segment<D>>,
-    pub(crate) cursor: Cursor,
-    /// When the segment was created, or opened: the age of segments whose records have no timestamp counts from here.
-    created: WallMs,
-}
-
-impl<D: Disk> Writer<D> {
-    pub(crate) fn create(segment: Segment<D>) -> Self {
-        let created = segment.written_at();
-        Self { segment: Arc::new(segment), cursor: Cursor::default(), created }
-    }
-
-    /// Goes on with a segment that an earlier process began.
-    pub(crate) fn resume(segment: &Arc<Segment<D>>) -> Result<Self, ReadError> {
-        segment.file()?;
-        segment.open_index()?;
-        let mut cursor = segment.with_index(|index| Cursor {
-            offset_entries: index.offset_count(),
-            time_entries: index.time_count(),
-            last_time: index.last_time(),
-            max_time: index.last_time(),
-            ..Cursor::default()
-        })?;
-        cursor.position = segment.published();
-        if cursor.position > 0 {
-            let first = segment.header(segment.first(), cursor.position)?;
-            cursor.first_timestamp = first.max_timestamp;
-        }
-        Ok(Self { segment: Arc::clone(segment), cursor, created: segment.written_at() })
-    }
-
-    /// The greatest timestamp so far.
-    pub(crate) fn newest(&self) -> Option<i64> {
-        Some(self.cursor.max_time?.timestamp)
-    }
-
-    /// Must the batch go to a new segment, were the segment as long as `cursor` says?
-    pub(crate) fn is_due(
-        &self,
-        cursor: &Cursor,
-        base: Offset,
-        header: &BatchHeader,
-        config: &LogConfig,
-        now: WallMs,
-    ) -> bool {
-        if cursor.position == 0 {
-            return false;
-        }
-        let bytes = cursor.position + u64::from(header.size_bytes);
-        let last = base.plus(i64::from(header.last_offset_delta));
-        let waited = match (cursor.first_timestamp, header.max_timestamp) {
-            (first, last) if first >= 0 && last >= 0 => last.saturating_sub(first),
-            _ => now.0.saturating_sub(self.created.0),
-        };
-        let bytes_max = u64::from(config.segment_bytes).min(self.segment.capacity);
-        let index_bytes_max = config.index_bytes_max as usize;
-        bytes > bytes_max
-            || last.since(self.segment.base) > i64::from(i32::MAX)
-            || waited > config.segment_ms
-            || cursor.offset_entries as usize >= index_bytes_max / OFFSET_ENTRY_BYTES
-            || cursor.time_entries as usize >= index_bytes_max / TIME_ENTRY_BYTES
-    }
-
-    /// What the segment's state would be with this batch behind it.
-    pub(crate) fn advance(
-        &self,
-        cursor: &mut Cursor,
-        base: Offset,
-        header: &BatchHeader,
-    ) -> Entries {
-        let interval = self.segment.index_interval_bytes;
-        let last = base.plus(i64::from(header.last_offset_delta));
-        cursor.advance(self.segment.relative(last), header, interval)
-    }
-
-    /// Batches that were written behind the cursor become part of the segment; readers see them once it is published.
-    pub(crate) fn commit(&mut self, base: Offset, header: &BatchHeader) {
-        let mut cursor = self.cursor;
-        let entries = self.advance(&mut cursor, base, header);
-        self.cursor = cursor;
-        if !entries.is_empty() {
-            self.segment.push_entries(entries);
-        }
-    }
-
-    /// Lets readers see everything committed; `end` is the offset that follows.
-    pub(crate) fn publish(&self, end: Offset, now: WallMs) {
-        self.segment.written_at.store(now.0, Ordering::Relaxed);
-        self.segment.remember(Place { position: self.cursor.position, offset: end });
-        self.segment.publish(self.cursor.position);
-    }
-
-    /// Nothing more is coming, for good or for this process: the time index gets its last entry, both files their rest.
-    pub(crate) fn finish(&mut self) {
-        if let Some(time) = self.cursor.seal() {
-            self.segment.push_entries(Entries { offset: None, time: Some(time) });
-        }
-        self.segment.flush_index();
-    }
-
-    /// The segment grows no more.
-    pub(crate) fn seal(mut self) {
-        self.finish();
-        self.segment.sealed.store(true, Ordering::Release);
-    }
-}
-
-/// How far a segment has been written and what its indexes hold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor {
-    pub(crate) position: u64,
-    /// Bytes since the batch that the last offset entry names, that batch included.
-    unindexed: u64,
-    offset_entries: u32,
-    time_entries: u32,
-    /// Greatest timestamp of the first batch, -1 when it has none.
-    first_timestamp: i64,
-    /// Greatest timestamp so far.
-    max_time: Option<TimeEntry>,
-    /// What the time index ends with.
-    last_time: Option<TimeEntry>,
-}
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Self {
-            position: 0,
-            unindexed: 0,
-            offset_entries: 0,
-            time_entries: 0,
-            first_timestamp: -1,
-            max_time: None,
-            last_time: None,
-        }
-    }
-}
-
-impl Cursor {
-    /// Moves behind a batch whose last offset is `relative` and says what the indexes get for it.
-    pub(crate) fn advance(
-        &mut self,
-        relative: u32,
-        header: &BatchHeader,
-        interval: u32,
-    ) -> Entries {
-        if self.position == 0 {
-            self.first_timestamp = header.max_timestamp;
-        }
-        let timestamp = header.max_timestamp;
-        if timestamp > self.max_time.map_or(-1, |max| max.timestamp) {
-            self.max_time = Some(TimeEntry { timestamp, relative });
-        }
-        let mut entries = Entries { offset: None, time: None };
-        if self.unindexed > u64::from(interval) {
-            let position = u32::try_from(self.position).expect("segments are shorter than 2 GiB");
-            entries.offset = Some(OffsetEntry { relative, position });
-            entries.time = self.seal();
-            self.offset_entries += 1;
-            self.unindexed = 0;
-        }
-        self.position += u64::from(header.size_bytes);
-        self.unindexed += u64::from(header.size_bytes);
-        entries
-    }
-
-    /// The time entry that brings the time index up to date, if there is one.
-    pub(crate) fn seal(&mut self) -> Option<TimeEntry> {
-        let max = self.max_time?;
-        if self.last_time.is_some_and(|last| last.timestamp >= max.timestamp) {
-            return None;
-        }
-        self.last_time = Some(max);
-        self.time_entries += 1;
-        Some(max)
-    }
-}
-
-/// What one batch adds to the indexes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entries {
-    offset: Option<OffsetEntry>,
-    time: Option<TimeEntry>,
-}
-
-impl Entries {
-    fn is_empty(&self) -> bool {
-        self.offset.is_none() && self.time.is_none()
-    }
-
-    fn push<M: Map>(self, indexes: &mut Indexes<M>) {
-        if let Some(entry) = self.offset {
-            indexes.push_offset(entry);
-        }
-        if let Some(entry) = self.time {
-            indexes.push_time(entry);
-        }
-    }
 }

@@ -181,7 +181,7 @@ impl<D: Disk> Log<D> {
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
         let site = Site { disk, dir, config: &self.config, now };
         let extent = Extent::whole(place.position, place.position > 0);
-        Ok(Arc::new(Segment::existing(&site, segment.base(), extent, true)))
+        Ok(Arc::new(Segment::existing(&site, segment.base(), extent)))
     }
 
     /// A durable copy of a segment's first bytes takes its place.

@@ -78,6 +78,16 @@ impl<D: Disk> LogReader<D> {
         bytes_max: u32,
         at_least_one: bool,
     ) -> Result<ReadOut<D>, ReadError> {
+        again_if_cut(|| self.read_once(from, upto, bytes_max, at_least_one))
+    }
+
+    fn read_once(
+        &self,
+        from: Offset,
+        upto: Offset,
+        bytes_max: u32,
+        at_least_one: bool,
+    ) -> Result<ReadOut<D>, ReadError> {
         let end = self.end();
         self.check(from, end)?;
         let upto = upto.min(end);
@@ -122,6 +132,14 @@ impl<D: Disk> LogReader<D> {
         timestamp: i64,
         upto: Offset,
     ) -> Result<Option<TimedOffset>, ReadError> {
+        again_if_cut(|| self.find_timestamp(timestamp, upto))
+    }
+
+    fn find_timestamp(
+        &self,
+        timestamp: i64,
+        upto: Offset,
+    ) -> Result<Option<TimedOffset>, ReadError> {
         let (start, upto) = (self.start(), upto.min(self.end()));
         for segment in self.shared.segments_in(start, upto) {
             let newest = segment.last_time()?.map(|(newest, _)| newest);
@@ -145,6 +163,10 @@ impl<D: Disk> LogReader<D> {
     /// # Errors
     /// When the log cannot be read.
     pub fn max_timestamp(&self, upto: Offset) -> Result<Option<TimedOffset>, ReadError> {
+        again_if_cut(|| self.find_max_timestamp(upto))
+    }
+
+    fn find_max_timestamp(&self, upto: Offset) -> Result<Option<TimedOffset>, ReadError> {
         let (start, upto) = (self.start(), upto.min(self.end()));
         let mut best: Option<(i64, Place, Arc<Segment<D>>)> = None;
         for segment in self.shared.segments_in(start, upto) {
@@ -166,6 +188,19 @@ impl<D: Disk> LogReader<D> {
     fn out_of_range(&self, offset: Offset) -> ReadError {
         ReadError::OutOfRange { offset, start: self.start(), end: self.end() }
     }
+}
+
+/// A segment that a reader has found may leave the log, and its files the disk, before they are opened. Looking again
+/// finds what took its place, or that the offset is gone.
+fn again_if_cut<R>(mut read: impl FnMut() -> Result<R, ReadError>) -> Result<R, ReadError> {
+    const ATTEMPTS: usize = 3;
+    for _ in 1..ATTEMPTS {
+        match read() {
+            Err(ReadError::Io(fault)) if fault.is_missing() => {}
+            result => return result,
+        }
+    }
+    read()
 }
 
 /// A record found by its time.
@@ -352,6 +387,10 @@ impl<D: Disk> Iterator for Headers<D> {
 
 impl<D: Disk> Headers<D> {
     fn step(&mut self) -> Result<BatchHeader, ReadError> {
+        again_if_cut(|| self.step_once())
+    }
+
+    fn step_once(&mut self) -> Result<BatchHeader, ReadError> {
         if let Some((segment, place)) = &self.segment
             && place.position >= segment.published()
         {

@@ -194,7 +194,7 @@ impl<D: Disk> Opening<D> {
         let last = files.logs.len().saturating_sub(1);
         let segment = |(i, (base, len)): (usize, &(Offset, u64))| {
             let sealed = i < last;
-            Arc::new(Segment::existing(&self.site(), *base, Extent::whole(*len, sealed), false))
+            Arc::new(Segment::existing(&self.site(), *base, Extent::whole(*len, sealed)))
         };
         let segments: Vec<_> = files.logs.iter().enumerate().map(segment).collect();
         self.remove_leftovers(&files, &segments, state.next_offset);
@@ -219,7 +219,7 @@ impl<D: Disk> Opening<D> {
         let mut walk = Walk::new(&self, anchor.epoch);
         for (base, len) in &files.logs[..anchor.first] {
             let extent = Extent::whole(*len, true);
-            walk.segments.push(Arc::new(Segment::existing(&self.site(), *base, extent, true)));
+            walk.segments.push(Arc::new(Segment::existing(&self.site(), *base, extent)));
         }
         walk.run(&files.logs[anchor.first..], anchor.from)?;
         let end = walk.end.offset;
@@ -476,7 +476,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         let from = self.end;
         let extent = Extent { good: from.position, len, sealed: false };
-        let segment = Arc::new(Segment::existing(&self.opening.site(), base, extent, true));
+        let segment = Arc::new(Segment::existing(&self.opening.site(), base, extent));
         self.segments.push(Arc::clone(&segment));
         segment.reset_index(from).map_err(ReadError::into_fault)?;
         let mut writer = Writer::resume(&segment).map_err(ReadError::into_fault)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use millrace_model::checksum::crc32c;
-use millrace_model::env::WallMs;
+use millrace_model::env::{Prng, WallMs};
 use millrace_model::record::{BatchBuilder, NewRecord};
 
 use super::*;
@@ -91,7 +91,7 @@ impl Bench {
     }
 }
 
-fn small_segments() -> LogConfig {
+pub(super) fn small_segments() -> LogConfig {
     LogConfig { segment_bytes: 1000, index_interval_bytes: 200, ..LogConfig::default() }
 }
 
@@ -333,4 +333,111 @@ fn segments_roll_by_time_and_by_a_full_index() {
         .map(|i| append(&mut log, &[batch(1, 10, i, 0)]).unwrap().rolled.is_some())
         .collect();
     assert_eq!(rolled.iter().filter(|it| **it).count(), 2, "{rolled:?}");
+}
+
+/// Readers on threads of their own, while the owner appends, rolls, deletes, truncates and unlinks.
+#[test]
+fn readers_never_see_anything_but_whole_batches_in_order() {
+    let bench = Bench::new();
+    let config =
+        LogConfig { segment_bytes: 20_000, index_interval_bytes: 500, ..LogConfig::default() };
+    let mut log = bench.create(config);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let (reader, done) = (log.reader(), &done);
+            scope.spawn(move || {
+                let mut prng = Prng::new(seed);
+                let mut batches = 0;
+                while !done.load(Ordering::Relaxed) || batches == 0 {
+                    batches += read_on(&reader, &mut prng);
+                }
+            });
+        }
+        let mut prng = Prng::new(9);
+        for i in 0..3_000u64 {
+            let group: Vec<_> = (0..1 + prng.below(4))
+                .map(|_| {
+                    batch(
+                        1 + prng.below(3) as i32,
+                        50 + prng.below(900) as usize,
+                        i as i64,
+                        i as u8,
+                    )
+                })
+                .collect();
+            append(&mut log, &group).unwrap();
+            log.mark_durable(log.end());
+            drop(log.take_unsynced());
+            if i % 50 == 49 {
+                let start = Offset(log.end().0 - 200);
+                log.trim_before(start).into_iter().for_each(|it| it.unlink().unwrap());
+            }
+            if i % 300 == 299 {
+                let end = Offset(log.end().0 - 30);
+                let _ = log.truncate_to(end, end).unwrap();
+                log.finish_truncation(NOW).unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Reads on from somewhere until the end, or until the log was cut away in front; counts batches.
+fn read_on(reader: &LogReader<RealDisk>, prng: &mut Prng) -> u32 {
+    let (start, end) = (reader.start().0, reader.end().0);
+    let mut at = Offset(start + prng.below((end - start).max(1) as u64) as i64);
+    let mut batches = 0;
+    while at < reader.end() {
+        let read = match reader.read(at, reader.end(), 1 + prng.below(9_000) as u32, true) {
+            Ok(read) => read,
+            Err(ReadError::OutOfRange { .. }) => break,
+            Err(error) => panic!("{error}"),
+        };
+        for bytes in read.ranges.iter().map(|range| range.bytes().unwrap()) {
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let header = BatchHeader::parse(rest).unwrap();
+                assert!(batch::crc_matches(&header, rest), "offset {at}");
+                assert!(header.base_offset <= at && at < header.next_offset(), "offset {at}");
+                at = header.next_offset();
+                rest = &rest[header.size_bytes as usize..];
+                batches += 1;
+            }
+        }
+        if read.ranges.is_empty() {
+            break;
+        }
+    }
+    batches
+}
+
+/// iggy #2686: sealed segments kept their buffers, descriptors and maps for ever.
+#[test]
+fn rotation_leaves_no_descriptor_or_map_behind() {
+    let bench = Bench::new();
+    let config = LogConfig { retention_bytes: 5_000, ..small_segments() };
+    let mut log = bench.create(config);
+    let count = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        let dir = bench.path.to_str().unwrap().to_owned();
+        let ours = |path: PathBuf| path.to_string_lossy().starts_with(&dir);
+        let fds = fds.filter(|fd| std::fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(ours));
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        (fds.count(), maps.lines().filter(|line| line.contains(&dir)).count())
+    };
+    let mut most = (0, 0);
+    for i in 0..2_000 {
+        append(&mut log, &[batch(1, 239, i, i as u8), batch(1, 400, i, i as u8)]).unwrap();
+        read_all(&log.reader());
+        let ticket = log.take_unsynced().unwrap();
+        log.mark_durable(ticket.end());
+        log.retention(log.end(), NOW).unwrap().into_iter().for_each(|it| it.unlink().unwrap());
+        if i % 100 == 50 {
+            let (fds, maps) = count();
+            most = (most.0.max(fds), most.1.max(maps));
+        }
+    }
+    assert!(most.0 <= 10 && most.1 <= 30, "descriptors, maps: {most:?}");
+    assert!(log.size_bytes() < 7_000);
 }
