@@ -15,6 +15,7 @@ pub mod error;
 pub mod histogram;
 pub mod idle;
 pub mod machine;
+pub mod micro;
 pub mod protocol;
 pub mod raw;
 pub mod report;
