@@ -4,7 +4,7 @@
 //! the inbox and tries the lock once: if it gets it, it works the whole inbox off (its own message and everybody
 //! else's, adjacent appends as one write); if not, the holder will see the message, because it looks into the inbox
 //! again after letting go. So nobody waits for the lock, small appends combine under load, and an idle partition costs
-//! no task. `broker/docs/decisions` has the measurement that chose this over a task with a mailbox.
+//! no task. `broker/docs/decisions` says why this and not a task with a mailbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
