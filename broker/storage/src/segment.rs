@@ -49,6 +49,8 @@ pub(crate) struct Segment<D: Disk> {
     written_from: u64,
     /// Wall clock, in milliseconds, of the last append, or of the opening.
     written_at: AtomicI64,
+    /// Read since `released` last asked?
+    used: AtomicBool,
     /// Is it known that a sealed segment's last batch ends where the next segment begins?
     tail_known: AtomicBool,
     file: OnceLock<D::File>,
@@ -142,6 +144,7 @@ impl<D: Disk> Segment<D> {
             sealed: AtomicBool::new(false),
             written_from: 0,
             written_at: AtomicI64::new(site.now.0),
+            used: AtomicBool::new(true),
             tail_known: AtomicBool::new(false),
             file: OnceLock::new(),
             map: OnceLock::new(),
@@ -149,6 +152,25 @@ impl<D: Disk> Segment<D> {
             index: RwLock::new(IndexState::Unopened),
             boundaries: OnceLock::new(),
         }
+    }
+
+    /// The same sealed segment with nothing opened, if it is open and was not read since the last call.
+    pub(crate) fn released(&self, site: &Site<'_, D>) -> Option<Self> {
+        let open = self.file.get().is_some()
+            || matches!(
+                &*self.index.read().expect("no holder of this lock panics"),
+                IndexState::Ready(_)
+            );
+        if !open || !self.is_sealed() || self.used.swap(false, Ordering::Relaxed) || self.poisoned()
+        {
+            return None;
+        }
+        self.flush_index();
+        let mut it = Self::existing(site, self.base, Extent::whole(self.published(), true));
+        it.written_at = AtomicI64::new(self.written_at().0);
+        it.tail_known = AtomicBool::new(self.tail_known.load(Ordering::Acquire));
+        it.used = AtomicBool::new(false);
+        Some(it)
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -333,6 +355,9 @@ impl<D: Disk> Segment<D> {
 
     /// The begin of the batch that contains `offset`, or the end when it follows the last one.
     pub(crate) fn locate(&self, offset: Offset, published: u64) -> Result<Place, ReadError> {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         let relative = self.relative(offset);
         if let Some(position) = self.boundary(relative) {
             return Ok(Place { position, offset });

@@ -66,13 +66,38 @@ impl<D: Disk> Log<D> {
 
     fn candidates(&self, segments: &[Arc<Segment<D>>]) -> Result<Vec<Candidate>, ReadError> {
         let ends = segments.iter().skip(1).map(|next| next.base()).chain([self.end()]);
-        let growing = self.writer.as_ref().and_then(|writer| writer.newest());
         let candidate = |(segment, end): (&Arc<Segment<D>>, Offset)| {
-            let indexed = segment.last_time()?.map(|(timestamp, _)| timestamp);
-            let newest = if segment.is_sealed() { indexed } else { indexed.max(growing) };
-            Ok(Candidate { bytes: segment.published(), end, newest, written: segment.written_at() })
+            let bytes = segment.published();
+            // A sealed segment's time index is complete.
+            let newest = match segment.is_sealed() {
+                true => segment.last_time()?.map(|(timestamp, _)| timestamp),
+                false => segment.max_timestamp(end, bytes)?.map(|(timestamp, _)| timestamp),
+            };
+            Ok(Candidate { bytes, end, newest, written: segment.written_at() })
         };
         segments.iter().zip(ends).map(candidate).collect()
+    }
+
+    /// Lets go of descriptors and maps of sealed segments that nobody has read since the last call. They are opened
+    /// again when they are needed. Never of one that may still be dirty: a sync through a newer descriptor might miss
+    /// an error.
+    pub fn release_idle(&mut self) {
+        let durable = self.durable_end();
+        let site = Site {
+            disk: &self.shared.disk,
+            dir: &self.shared.dir,
+            config: &self.config,
+            now: WallMs::default(),
+        };
+        let mut segments = self.shared.segments.write().expect("no holder of this lock panics");
+        for i in 1..segments.len() {
+            if segments[i].base() > durable {
+                break;
+            }
+            if let Some(idle) = segments[i - 1].released(&site) {
+                segments[i - 1] = Arc::new(idle);
+            }
+        }
     }
 
     /// Takes segments off the list that lie wholly below `start`; the newest one always stays, for its name carries

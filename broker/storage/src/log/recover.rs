@@ -40,7 +40,7 @@ pub enum Trust {
 
 /// What opening found.
 pub struct Recovered<D: Disk> {
-    /// Bytes that were read and checked; 0 after a clean close.
+    /// Bytes that were read and checked; 0 when all was as recorded.
     pub scanned_bytes: u64,
     pub torn: Option<Torn>,
     /// Offsets between the recorded log start and the first segment: retention that went on after the record, lost files,
@@ -69,8 +69,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 impl<D: Disk> Log<D> {
     /// Opens what an earlier process left in `dir`.
     ///
-    /// Unless `trust` was `Clean` and held, the log comes back with bytes above its durable end: sync its ticket (or
-    /// the file system) and mark it durable before serving them.
+    /// The log may come back with bytes above its durable end: sync its ticket (or the file system) and mark it durable
+    /// before serving them.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was cut or removed then.
@@ -89,11 +89,15 @@ impl<D: Disk> Log<D> {
         let files = Files::list(&disk, dir)?;
         let (topic_id, trust) = whose(&disk, dir, trust)?;
         let opening = Opening { disk, dir: dir.into(), topic_id, config, now };
-        if let Trust::Clean(state) = trust {
-            if files.agree_with(&state) {
+        match trust {
+            // Nothing stands beyond what was durable when it was recorded, cleanly closed or not.
+            Trust::Clean(state) | Trust::Recorded(state) if files.agree_with(&state) => {
                 return opening.trusting(files, state);
             }
-            warn!(dir = %dir.display(), "files differ from what a clean close recorded: recovering");
+            Trust::Clean(_) => {
+                warn!(dir = %dir.display(), "files differ from what a clean close recorded");
+            }
+            _ => {}
         }
         opening.recovering(files, trust)
     }
@@ -185,7 +189,7 @@ struct Opening<D: Disk> {
 }
 
 impl<D: Disk> Opening<D> {
-    /// After a clean close: nothing is read but names, lengths and epochs.
+    /// The files are as they were recorded: nothing is read but names, lengths and epochs.
     fn trusting(
         self,
         files: Files,

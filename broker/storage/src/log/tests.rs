@@ -86,6 +86,16 @@ impl Bench {
         Log::create(self.disk.clone(), &self.path, TopicId([9; 16]), config).unwrap()
     }
 
+    /// Descriptors and maps of this process below the directory.
+    fn open_files(&self) -> (usize, usize) {
+        let dir = self.path.to_str().unwrap();
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        let ours = |path: PathBuf| path.to_string_lossy().starts_with(dir);
+        let fds = fds.filter(|fd| std::fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(ours));
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        (fds.count(), maps.lines().filter(|line| line.contains(dir)).count())
+    }
+
     fn open(&self, config: LogConfig, trust: Trust) -> (Log<RealDisk>, Recovered<RealDisk>) {
         Log::open(self.disk.clone(), &self.path, config, trust, NOW).unwrap()
     }
@@ -412,20 +422,32 @@ fn read_on(reader: &LogReader<RealDisk>, prng: &mut Prng) -> u32 {
     batches
 }
 
+#[test]
+fn idle_segments_let_go_of_their_descriptors_and_are_read_all_the_same() {
+    let bench = Bench::new();
+    let mut log = bench.create(small_segments());
+    let batches: Vec<_> = (0..30).map(|i| batch(1, 239, i, i as u8)).collect();
+    append(&mut log, &batches).unwrap();
+    let all = read_all(&log.reader());
+    let held = log.reader().read(Offset(0), log.end(), 500, true).unwrap();
+    log.release_idle();
+    log.release_idle();
+    assert_eq!(bench.open_files().0, 10, "dirty ones stay open");
+    log.mark_durable(log.end());
+    log.release_idle();
+    log.release_idle();
+    drop(log.take_unsynced());
+    assert_eq!(bench.open_files().0, 2, "the one that grows, and the one that a reader holds");
+    assert_eq!(held.ranges[0].bytes().unwrap(), all[..300]);
+    assert_eq!(read_all(&log.reader()), all);
+}
+
 /// iggy #2686: sealed segments kept their buffers, descriptors and maps for ever.
 #[test]
 fn rotation_leaves_no_descriptor_or_map_behind() {
     let bench = Bench::new();
     let config = LogConfig { retention_bytes: 5_000, ..small_segments() };
     let mut log = bench.create(config);
-    let count = || {
-        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
-        let dir = bench.path.to_str().unwrap().to_owned();
-        let ours = |path: PathBuf| path.to_string_lossy().starts_with(&dir);
-        let fds = fds.filter(|fd| std::fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(ours));
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        (fds.count(), maps.lines().filter(|line| line.contains(&dir)).count())
-    };
     let mut most = (0, 0);
     for i in 0..2_000 {
         append(&mut log, &[batch(1, 239, i, i as u8), batch(1, 400, i, i as u8)]).unwrap();
@@ -434,7 +456,7 @@ fn rotation_leaves_no_descriptor_or_map_behind() {
         log.mark_durable(ticket.end());
         log.retention(log.end(), NOW).unwrap().into_iter().for_each(|it| it.unlink().unwrap());
         if i % 100 == 50 {
-            let (fds, maps) = count();
+            let (fds, maps) = bench.open_files();
             most = (most.0.max(fds), most.1.max(maps));
         }
     }

@@ -56,11 +56,6 @@ impl<D: Disk> Writer<D> {
         Ok(Self { segment: Arc::clone(segment), cursor, created: segment.written_at() })
     }
 
-    /// The greatest timestamp so far.
-    pub(crate) fn newest(&self) -> Option<i64> {
-        Some(self.cursor.max_time?.timestamp)
-    }
-
     /// Must the batch go to a new segment, were the segment as long as `cursor` says?
     pub(crate) fn is_due(
         &self,
