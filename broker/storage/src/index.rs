@@ -57,7 +57,7 @@ impl TimeEntry {
         out
     }
 
-    fn decode(bytes: [u8; TIME_ENTRY_BYTES]) -> Self {
+    pub(crate) fn decode(bytes: [u8; TIME_ENTRY_BYTES]) -> Self {
         let (time, relative) = bytes.split_at(8);
         Self {
             timestamp: i64::from_be_bytes(time.try_into().expect("split at 8")),

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::disk::{Disk, File, Map, OpenMode, read_full};
 use crate::error::{Damage, Fault, ReadError};
-use crate::index::{Files, Indexes, OffsetEntry, TimeEntry};
+use crate::index::{Files, Indexes, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
 use crate::log::LogConfig;
 pub(crate) use writer::Writer;
 use writer::{Cursor, Entries};
@@ -31,6 +31,7 @@ pub(crate) type MapOf<D> = <<D as Disk>::File as File>::Map;
 const BOUNDARIES: usize = 32;
 /// A segment without a single offset entry is at most this long, or its index is suspect.
 const UNINDEXED_BYTES_MAX: u64 = 4 << 20;
+const NEWEST_UNKNOWN: i64 = i64::MIN;
 /// What was appended behind bytes while they still count as recent.
 const RECENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -49,6 +50,10 @@ pub(crate) struct Segment<D: Disk> {
     written_from: u64,
     /// Wall clock, in milliseconds, of the last append, or of the opening.
     written_at: AtomicI64,
+    /// Did a clean close bring the indexes up to date?
+    finished: bool,
+    /// Greatest timestamp of a segment that does not grow now, -1 when it has none.
+    newest: AtomicI64,
     /// Read since `released` last asked?
     used: AtomicBool,
     /// Is it known that a sealed segment's last batch ends where the next segment begins?
@@ -92,11 +97,13 @@ pub(crate) struct Extent {
     /// Length of the file.
     pub(crate) len: u64,
     pub(crate) sealed: bool,
+    /// A clean close brought the indexes up to date.
+    pub(crate) finished: bool,
 }
 
 impl Extent {
     pub(crate) fn whole(len: u64, sealed: bool) -> Self {
-        Self { good: len, len, sealed }
+        Self { good: len, len, sealed, finished: false }
     }
 }
 
@@ -123,10 +130,11 @@ impl<D: Disk> Segment<D> {
 
     /// A segment that an earlier process left. Nothing is opened before it is used.
     pub(crate) fn existing(site: &Site<'_, D>, base: Offset, extent: Extent) -> Self {
-        let Extent { good, len, sealed } = extent;
+        let Extent { good, len, sealed, finished } = extent;
         let grows = u64::from(site.config.segment_bytes);
         let mut it = Self::new(site, base, if sealed { len } else { len.max(grows) });
         it.written_from = good;
+        it.finished = finished;
         it.publish(good);
         it.sealed.store(sealed, Ordering::Release);
         it
@@ -144,6 +152,8 @@ impl<D: Disk> Segment<D> {
             sealed: AtomicBool::new(false),
             written_from: 0,
             written_at: AtomicI64::new(site.now.0),
+            finished: false,
+            newest: AtomicI64::new(NEWEST_UNKNOWN),
             used: AtomicBool::new(true),
             tail_known: AtomicBool::new(false),
             file: OnceLock::new(),
@@ -169,6 +179,7 @@ impl<D: Disk> Segment<D> {
         let mut it = Self::existing(site, self.base, Extent::whole(self.published(), true));
         it.written_at = AtomicI64::new(self.written_at().0);
         it.tail_known = AtomicBool::new(self.tail_known.load(Ordering::Acquire));
+        it.newest = AtomicI64::new(self.newest.load(Ordering::Relaxed));
         it.used = AtomicBool::new(false);
         Some(it)
     }
@@ -645,6 +656,47 @@ impl<D: Disk> Segment<D> {
     pub(crate) fn last_time(&self) -> Result<Option<(i64, Offset)>, ReadError> {
         let entry = self.with_index(Indexes::last_time)?;
         Ok(entry.map(|it| (it.timestamp, self.base.plus(i64::from(it.relative)))))
+    }
+
+    /// The greatest timestamp, for retention: never too low, and without opening what is idle.
+    pub(crate) fn newest(&self, end: Offset) -> Result<Option<i64>, ReadError> {
+        let is_open = matches!(
+            &*self.index.read().expect("no holder of this lock panics"),
+            IndexState::Ready(_)
+        );
+        if is_open && !self.is_sealed() {
+            return Ok(self.max_timestamp(end, self.published())?.map(|(timestamp, _)| timestamp));
+        }
+        if !self.is_sealed() && !self.finished {
+            // Its time index may lack the end, and only looking at the batches would tell.
+            return Ok(Some(self.written_at().0));
+        }
+        let known = self.newest.load(Ordering::Relaxed);
+        if known != NEWEST_UNKNOWN {
+            return Ok((known >= 0).then_some(known));
+        }
+        let newest = match self.peek_newest().map_err(Fault::of("read", &self.path("timeindex")))? {
+            Some(newest) => newest,
+            None => self.last_time()?.map_or(-1, |(timestamp, _)| timestamp),
+        };
+        self.newest.store(newest, Ordering::Relaxed);
+        Ok((newest >= 0).then_some(newest))
+    }
+
+    /// The last timestamp in the time index file, if that looks like one.
+    fn peek_newest(&self) -> io::Result<Option<i64>> {
+        let file = match self.disk.open(&self.path("timeindex"), OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (len, mut entry) = (file.len()?, [0; TIME_ENTRY_BYTES]);
+        if len == 0 || len % TIME_ENTRY_BYTES as u64 != 0 {
+            return Ok(None);
+        }
+        let read = read_full(&file, &mut entry, len - TIME_ENTRY_BYTES as u64)?;
+        let timestamp = TimeEntry::decode(entry).timestamp;
+        Ok((read == TIME_ENTRY_BYTES && timestamp > 0).then_some(timestamp))
     }
 
     /// Adds entries; the owner's business.

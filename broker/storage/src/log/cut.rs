@@ -67,13 +67,9 @@ impl<D: Disk> Log<D> {
     fn candidates(&self, segments: &[Arc<Segment<D>>]) -> Result<Vec<Candidate>, ReadError> {
         let ends = segments.iter().skip(1).map(|next| next.base()).chain([self.end()]);
         let candidate = |(segment, end): (&Arc<Segment<D>>, Offset)| {
-            let bytes = segment.published();
-            // A sealed segment's time index is complete.
-            let newest = match segment.is_sealed() {
-                true => segment.last_time()?.map(|(timestamp, _)| timestamp),
-                false => segment.max_timestamp(end, bytes)?.map(|(timestamp, _)| timestamp),
-            };
-            Ok(Candidate { bytes, end, newest, written: segment.written_at() })
+            let newest = segment.newest(end)?;
+            let (bytes, written) = (segment.published(), segment.written_at());
+            Ok(Candidate { bytes, end, newest, written })
         };
         segments.iter().zip(ends).map(candidate).collect()
     }

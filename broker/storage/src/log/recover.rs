@@ -92,7 +92,7 @@ impl<D: Disk> Log<D> {
         match trust {
             // Nothing stands beyond what was durable when it was recorded, cleanly closed or not.
             Trust::Clean(state) | Trust::Recorded(state) if files.agree_with(&state) => {
-                return opening.trusting(files, state);
+                return opening.trusting(files, state, matches!(trust, Trust::Clean(_)));
             }
             Trust::Clean(_) => {
                 warn!(dir = %dir.display(), "files differ from what a clean close recorded");
@@ -194,11 +194,13 @@ impl<D: Disk> Opening<D> {
         self,
         files: Files,
         state: PartitionState,
+        finished: bool,
     ) -> Result<(Log<D>, Recovered<D>), OpenError> {
         let last = files.logs.len().saturating_sub(1);
         let segment = |(i, (base, len)): (usize, &(Offset, u64))| {
             let sealed = i < last;
-            Arc::new(Segment::existing(&self.site(), *base, Extent::whole(*len, sealed)))
+            let extent = Extent { finished, ..Extent::whole(*len, sealed) };
+            Arc::new(Segment::existing(&self.site(), *base, extent))
         };
         let segments: Vec<_> = files.logs.iter().enumerate().map(segment).collect();
         self.remove_leftovers(&files, &segments, state.next_offset);
@@ -479,7 +481,7 @@ impl<'a, D: Disk> Walk<'a, D> {
             before.mark_sealed();
         }
         let from = self.end;
-        let extent = Extent { good: from.position, len, sealed: false };
+        let extent = Extent { good: from.position, len, sealed: false, finished: false };
         let segment = Arc::new(Segment::existing(&self.opening.site(), base, extent));
         self.segments.push(Arc::clone(&segment));
         segment.reset_index(from).map_err(ReadError::into_fault)?;

@@ -423,6 +423,30 @@ fn read_on(reader: &LogReader<RealDisk>, prng: &mut Prng) -> u32 {
 }
 
 #[test]
+fn retention_of_an_idle_log_opens_nothing() {
+    let bench = Bench::new();
+    let config = LogConfig { retention_ms: 100_000, ..small_segments() };
+    let mut log = bench.create(config.clone());
+    let batches: Vec<_> = (0..10).map(|i| batch(1, 239, NOW.0 + 1000 * i, i as u8)).collect();
+    append(&mut log, &batches).unwrap();
+    log.mark_durable(log.end());
+    let state = log.close(Offset(10)).unwrap();
+
+    let (mut log, _) = bench.open(config.clone(), Trust::Clean(state));
+    let age = |ms| WallMs(NOW.0 + 100_000 + ms);
+    assert!(log.retention(Offset(10), age(2000)).unwrap().is_empty());
+    assert_eq!(bench.open_files(), (0, 0));
+    assert_eq!(log.retention(Offset(10), age(2001)).unwrap().len(), 1);
+    assert_eq!(log.retention(Offset(10), age(8001)).unwrap().len(), 2);
+    assert_eq!(bench.open_files(), (0, 0));
+    drop(log);
+    // Not known to be closed: its newest record may be newer than the time index says.
+    let (mut log, _) = bench.open(config, Trust::Recorded(state));
+    assert_eq!(log.retention(Offset(10), WallMs(NOW.0 + 100_000)).unwrap().len(), 0);
+    assert_eq!(log.retention(Offset(10), age(8001)).unwrap().len(), 4);
+}
+
+#[test]
 fn idle_segments_let_go_of_their_descriptors_and_are_read_all_the_same() {
     let bench = Bench::new();
     let mut log = bench.create(small_segments());
