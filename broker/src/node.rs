@@ -17,6 +17,7 @@ use millrace_model::ids::TopicId;
 use millrace_storage::data_dir::{DataDir, DataDirError, Identity};
 use millrace_storage::disk::mmap;
 use millrace_storage::disk::real::RealDisk;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle as Task;
 use tracing::{info, warn};
@@ -194,6 +195,7 @@ struct Foundation {
 
 impl Foundation {
     fn build(config: Config, addresses: &Addresses) -> Result<Self, StartError> {
+        raise_descriptor_limit();
         mmap::install_guard().map_err(StartError::Guard)?;
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
@@ -292,6 +294,17 @@ impl Foundation {
             health,
             fatal,
         }
+    }
+}
+
+/// Files and connections share the process's descriptors: take all that the system allows.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        warn!(%error, limit = limit.current, "the limit of open files stays as it is");
     }
 }
 

@@ -111,12 +111,15 @@ pub(super) fn run(arguments: Arguments) -> Exit {
     }
 }
 
+/// Threads for reads of cold segments and look-ups by time: enough to keep a disk busy, few enough to bound memory.
+const BLOCKING_THREADS_MAX: usize = 8;
+
 fn runtime(config: &Config) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {
         builder.worker_threads(config.worker_threads);
     }
-    builder.thread_name("worker").enable_all().build()
+    builder.thread_name("worker").max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()
 }
 
 async fn serve(config: Config) -> Exit {
