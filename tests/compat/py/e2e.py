@@ -582,7 +582,7 @@ def main():
     run, failed = Run(), 0
     try:
         run.all()
-    except Failure as failure:
+    except (Failure, subprocess.SubprocessError, OSError) as failure:
         failed = 1
         say(f"FAIL {failure}")
         say(f"everything of the run is in {WORK}; E2E_SEED={SEED} repeats its kill instants")
