@@ -110,6 +110,7 @@ impl Housekeeper {
             health,
             recorded: Vec::new(),
             is_full: false,
+            was_refused: false,
             state_due: Instant::now() + STATE_INTERVAL,
             space_due: Instant::now(),
         };
@@ -135,6 +136,8 @@ struct Work {
     /// What the state file says.
     recorded: Vec<(TopicPartition, PartitionState)>,
     is_full: bool,
+    /// Since the last look a partition's write was refused for want of space.
+    was_refused: bool,
     state_due: Instant,
     space_due: Instant,
 }
@@ -175,7 +178,8 @@ impl Work {
                         "producer state is not written down; the next start reads more"),
                 },
                 Chore::SaveLogStart { partition, start } => starts.push((partition, start)),
-                Chore::LookAtSpace => self.space_due = Instant::now(),
+                // Not at once: a partition that is refused again and again may try once per look.
+                Chore::LookAtSpace => self.was_refused = true,
             }
         }
         if !starts.is_empty() && self.record_state() {
@@ -230,8 +234,10 @@ impl Work {
                 info!(free, "there is space again");
             }
         }
-        // Told again while it lasts: partitions may have been opened, or filled up by themselves, meanwhile.
-        if is_full || is_full != self.is_full {
+        let was_refused = std::mem::take(&mut self.was_refused);
+        // Told again while it lasts, and after a refused write: partitions may have been opened, or filled up by
+        // themselves, meanwhile, and a file system may refuse while it shows space (a quota, or somebody cleaned up).
+        if is_full || is_full != self.is_full || was_refused {
             for partition in self.registry.partitions() {
                 partition.post(Message::Space { writable: !is_full });
             }

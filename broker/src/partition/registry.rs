@@ -284,9 +284,10 @@ fn wanted_of<'a>(
 
 /// A directory of the data directory that no topic owns.
 pub(crate) fn stray_directories(found: &[TopicPartition], image: &Image) -> Vec<PathBuf> {
-    let known = |it: &&TopicPartition| {
+    let stray = |it: &&TopicPartition| {
         let topic = image.topic(it.topic.as_str());
-        topic.is_none_or(|topic| topic.partition(it.partition).is_none())
+        it.topic.as_str() != TopicName::CLUSTER_METADATA
+            && topic.is_none_or(|topic| topic.partition(it.partition).is_none())
     };
-    found.iter().filter(known).map(|it| PathBuf::from(it.to_string())).collect()
+    found.iter().filter(stray).map(|it| PathBuf::from(it.to_string())).collect()
 }
