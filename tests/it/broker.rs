@@ -1,5 +1,7 @@
 //! The broker under test.
 
+use std::io::Write;
+
 use millrace_tests::process::BrokerProcess;
 
 /// The broker's binary as this package builds it.
@@ -10,8 +12,18 @@ pub(crate) fn broker(settings: &[&str]) -> BrokerProcess {
     BrokerProcess::start(BINARY, &fast(settings))
 }
 
+/// As [`broker`], but still to be launched.
+pub(crate) fn prepared(settings: &[&str]) -> BrokerProcess {
+    BrokerProcess::prepare(BINARY, &fast(settings))
+}
+
 fn fast<'a>(settings: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=4"];
     all.extend(settings);
     all
+}
+
+/// Says on standard error that a test could not be run here, and why: never a silent pass. Every line can be counted.
+pub(crate) fn skip(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }

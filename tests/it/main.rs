@@ -8,6 +8,7 @@ mod generated;
 mod groups;
 mod grpc;
 mod idempotence;
+mod lifecycle;
 mod main_job;
 mod produce_fetch;
 mod reference;

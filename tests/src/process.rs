@@ -25,8 +25,8 @@ pub struct BrokerProcess {
     binary: PathBuf,
     directory: tempfile::TempDir,
     settings: Vec<String>,
-    /// What the broker is started under: a tracer and its arguments, or nothing.
-    pub under: Vec<String>,
+    /// Where the data lies instead of in the broker's own temporary directory.
+    pub data_dir: Option<PathBuf>,
     child: Option<Child>,
     pub kafka: SocketAddr,
     pub grpc: SocketAddr,
@@ -58,7 +58,7 @@ impl BrokerProcess {
             binary: binary.into(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             settings: settings.iter().map(|&it| it.to_owned()).collect(),
-            under: Vec::new(),
+            data_dir: None,
             child: None,
             kafka: free_address(),
             grpc: free_address(),
@@ -71,8 +71,16 @@ impl BrokerProcess {
     /// # Panics
     /// When the broker does not become ready.
     pub fn launch(&mut self) {
+        let command = self.command();
+        self.launch_as(command);
+    }
+
+    /// As [`Self::launch`], by a command that was made of [`Self::command`].
+    ///
+    /// # Panics
+    /// When the broker does not become ready.
+    pub fn launch_as(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "the broker runs already");
-        let mut command = self.command();
         let log = std::fs::File::options().create(true).append(true).open(self.log_path());
         command.stdout(Stdio::null()).stderr(log.expect("a log file"));
         self.child = Some(command.spawn().expect("the broker's binary starts"));
@@ -81,10 +89,7 @@ impl BrokerProcess {
 
     /// The command that serves this broker's data on this broker's ports.
     pub fn command(&self) -> Command {
-        let mut words = self.under.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
-        words.push(self.binary.clone().into());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
+        let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.args(["--kafka-listen", &self.kafka.to_string()]);
         command.args(["--grpc-listen", &self.grpc.to_string()]);
@@ -131,11 +136,15 @@ impl BrokerProcess {
     /// # Panics
     /// When no process runs, or it does not stop in time.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut child = self.child.take().expect("a running broker");
-        kill_process(Pid::from_child(&child), Signal::TERM)
-            .expect("our own child can be signalled");
-        let ended = wait_for(&mut child);
-        ended.unwrap_or_else(|| panic!("the broker does not stop:\n{}", self.log())).code()
+        self.signal(Signal::TERM);
+        self.wait().code()
+    }
+
+    /// # Panics
+    /// When no process runs.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running broker");
+        kill_process(Pid::from_child(child), signal).expect("our own child can be signalled");
     }
 
     /// Waits for the process to end by itself.
@@ -169,7 +178,7 @@ impl BrokerProcess {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.data_dir.clone().unwrap_or_else(|| self.directory.path().join("data"))
     }
 
     /// What the broker wrote to standard error, over all its starts.
