@@ -4,6 +4,7 @@ mod admin;
 mod bad_frames;
 mod bad_input;
 mod broker;
+mod faults;
 mod generated;
 mod groups;
 mod grpc;
