@@ -50,7 +50,7 @@ pub(crate) struct Segment<D: Disk> {
     written_from: u64,
     /// Wall clock, in milliseconds, of the last append, or of the opening.
     written_at: AtomicI64,
-    /// Did a clean close bring the indexes up to date?
+    /// Did a clean close bring the indexes up to date, and make everything durable?
     finished: bool,
     /// Greatest timestamp of a segment that does not grow now, -1 when it has none.
     newest: AtomicI64,
@@ -97,7 +97,7 @@ pub(crate) struct Extent {
     /// Length of the file.
     pub(crate) len: u64,
     pub(crate) sealed: bool,
-    /// A clean close brought the indexes up to date.
+    /// A clean close brought the indexes up to date and made everything durable.
     pub(crate) finished: bool,
 }
 
@@ -226,6 +226,10 @@ impl<D: Disk> Segment<D> {
         }
         let path = self.path("log");
         let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(Fault::of("open", &path))?;
+        if !self.finished {
+            // What the last process did to the directory may not be durable, and this file's name be lost with it.
+            file.doubt_entry();
+        }
         Ok(self.file.get_or_init(|| file))
     }
 

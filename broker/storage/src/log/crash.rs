@@ -352,9 +352,10 @@ impl Model {
         }
         self.acked = log.end().0;
         self.start_asked = self.start_asked.max(log.start().0);
-        let attempts =
-            found.iter().map(|(base, bytes, next)| (*base, vec![(bytes.clone(), *next)]));
-        self.attempts = attempts.collect();
+        // What was truncated, or never acknowledged, may come back until something is synced: attempts stay.
+        for (base, bytes, next) in &found {
+            self.attempts.entry(*base).or_default().push((bytes.clone(), *next));
+        }
         self.appended = found.into_iter().map(|(base, bytes, _)| (base, bytes)).collect();
         Ok(())
     }

@@ -241,7 +241,7 @@ impl<D: Disk> Opening<D> {
         let unsynced = segments[anchor.first.min(segments.len())..].to_vec();
         let mut result = self.assemble(segments, snapshots, &ends, &epochs)?;
         for segment in &unsynced {
-            segment.file()?.doubt_entry();
+            segment.file()?;
         }
         result.log.unsynced = unsynced;
         let Assembled { log, missing, doomed } = result;
