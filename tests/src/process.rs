@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `HOST:PORT` of another Kafka broker that the tests are to judge instead of ours, to find out what is true there.
 /// Tests that kill or look inside their broker cannot run so.
-const AGAINST: &str = "MILLRACE_TESTS_AGAINST";
+const AGAINST: &str = "TESTS_AGAINST";
 
 /// Do the tests judge another broker than ours?
 pub fn judges_another() -> bool {
@@ -43,7 +43,7 @@ impl BrokerProcess {
     pub fn start(binary: &str, settings: &[&str]) -> Self {
         let mut broker = Self::prepare(binary, settings);
         match std::env::var(AGAINST) {
-            Ok(other) => broker.kafka = other.parse().expect("MILLRACE_TESTS_AGAINST is HOST:PORT"),
+            Ok(other) => broker.kafka = other.parse().expect("TESTS_AGAINST is HOST:PORT"),
             Err(_) => broker.launch(),
         }
         broker
@@ -90,6 +90,12 @@ impl BrokerProcess {
     /// The command that serves this broker's data on this broker's ports.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
+        // Whoever runs the tests may have settings of a broker of their own.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"MILLRACE_") {
+                command.env_remove(name);
+            }
+        }
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.args(["--kafka-listen", &self.kafka.to_string()]);
         command.args(["--grpc-listen", &self.grpc.to_string()]);

@@ -1,5 +1,17 @@
 //! Chance that can be had again: every draw follows from a seed, which a failing test prints.
 
+/// Another seed for every test that draws, to look further than a committed seed does.
+const SEED: &str = "TESTS_SEED";
+
+/// The seed of a test: `committed`, or what the environment says.
+///
+/// # Panics
+/// When the environment says something that is no number.
+pub fn seed(committed: u64) -> u64 {
+    let given = std::env::var(SEED).ok();
+    given.map_or(committed, |text| text.parse().expect("TESTS_SEED is a number"))
+}
+
 /// SplitMix64: small, fast, good enough for tests.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
