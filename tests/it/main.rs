@@ -10,6 +10,7 @@ mod groups;
 mod grpc;
 mod idempotence;
 mod lifecycle;
+mod limits;
 mod main_job;
 mod produce_fetch;
 mod reference;
