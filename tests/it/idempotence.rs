@@ -236,6 +236,16 @@ fn producer_ids_are_never_given_twice() {
 /// unanswered sent again, and in the end each record once, in order.
 #[test]
 fn kills_in_full_flight_neither_lose_nor_double_nor_reorder() {
+    check_flight("durable");
+}
+
+/// A relaxed topic answers before the disk has it; a kill of the process alone takes nothing from it either.
+#[test]
+fn a_relaxed_topic_loses_nothing_by_kills_of_the_process() {
+    check_flight("relaxed");
+}
+
+fn check_flight(durability: &str) {
     const BATCHES: usize = 120;
     const KILLS: usize = 5;
     let seed = seed(0x5eed_0007);
@@ -243,7 +253,7 @@ fn kills_in_full_flight_neither_lose_nor_double_nor_reorder() {
     let mut broker = broker(&[]);
     let mut client = Connection::open(broker.kafka);
     let topic = fresh("flight");
-    client.create_topic(&topic, 1, &[]);
+    client.create_topic(&topic, 1, &[("durability", durability)]);
     let producer = client.init_producer();
     let batches: Vec<Bytes> = (0..BATCHES as i32).map(|at| pair(producer, at * 2)).collect();
     let mut kills: Vec<usize> = (0..KILLS).map(|_| random.below(BATCHES)).collect();
@@ -257,7 +267,8 @@ fn kills_in_full_flight_neither_lose_nor_double_nor_reorder() {
             kills.remove(0);
             // Some of the flight is answered, the rest may or may not have reached the disk.
             for &correlation in &sent[..random.below(sent.len())] {
-                let answer = client.answer::<ProduceRequest>(PRODUCE, correlation).unwrap();
+                let answer =
+                    client.answer::<ProduceRequest>(PRODUCE, correlation).expect("an answer");
                 let answer = &produced(answer)[0];
                 let expected = (0, acknowledged as i64 * 2);
                 assert_eq!((answer.error_code, answer.base_offset), expected, "seed {seed}");
@@ -267,7 +278,7 @@ fn kills_in_full_flight_neither_lose_nor_double_nor_reorder() {
             continue;
         }
         for correlation in sent {
-            let answer = client.answer::<ProduceRequest>(PRODUCE, correlation).unwrap();
+            let answer = client.answer::<ProduceRequest>(PRODUCE, correlation).expect("an answer");
             let answer = &produced(answer)[0];
             let expected = (0, acknowledged as i64 * 2);
             assert_eq!((answer.error_code, answer.base_offset), expected, "seed {seed}");

@@ -15,4 +15,5 @@ mod main_job;
 mod produce_fetch;
 mod reference;
 mod repository;
+mod rotation;
 mod tidy;
