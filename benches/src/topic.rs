@@ -63,6 +63,14 @@ impl RunTopic {
         }
     }
 
+    /// Writes a batch to each partition, so that none makes its first file while it is measured.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn touch(&mut self, partitions: u32, batch: &Batch) -> Result<(), LoadError> {
+        (0..partitions).try_for_each(|at| self.admin.produce(&self.name, at, batch).map(drop))
+    }
+
     /// # Errors
     /// When the broker refuses.
     pub fn delete(mut self) -> Result<(), LoadError> {

@@ -184,9 +184,12 @@ fn run_produce(produce: &Produce, json: bool) -> Result<(), LoadError> {
         None => Pace::Closed { in_flight: produce.in_flight },
     };
     let work = Work::Produce { acks: produce.acks, partitions };
-    let made = common.make_topic()?;
+    let mut made = common.make_topic()?;
     let mut plan = common.plan(made.as_ref(), work, pace);
     plan.bytes_max = Some(produce.bytes_max);
+    if let (Some(topic), true) = (&mut made, produce.random) {
+        topic.touch(count, &plan.batch)?;
+    }
     let report = report::measure(&plan, common.watch());
     made.map_or(Ok(()), RunTopic::delete)?;
     print(&report?, json)

@@ -312,6 +312,9 @@ impl Stage<'_> {
             topic.fill(broker.address, partitions, &plan.batch, FETCH_FILL_BYTES)?;
             machine::settle();
         }
+        if let Spread::Random(partitions) = spread {
+            topic.touch(partitions, &plan.batch)?;
+        }
         let outcome = report::measure(&plan, broker.watch());
         topic.delete()?;
         wait_for_deletion(broker);
