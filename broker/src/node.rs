@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::config::{Address, Config};
 use crate::controller::actor::{ControllerActor, ControllerHandle};
-use crate::controller::local::LocalLog;
+use crate::controller::local::{DurableState, LocalLog};
 use crate::metrics::Metrics;
 use crate::ops::health::Health;
 use crate::partition::clock::{self, Clock};
@@ -219,7 +219,8 @@ impl Foundation {
         });
         let opener = Opener::new(disk, Arc::clone(&data_dir));
         let registry = Arc::new(Registry::new(opener, shared));
-        let log = LocalLog::open(&data_dir, clock)?;
+        let metadata = DurableState::default();
+        let log = LocalLog::open(&data_dir, clock, metadata.clone())?;
         let settings = MetadataSettings {
             partitions_default: config.num_partitions,
             replication_factor_default: config.default_replication_factor,
@@ -242,6 +243,7 @@ impl Foundation {
             chores,
             Arc::clone(&registry),
             Arc::clone(&data_dir),
+            metadata,
             health.clone(),
         )
         .map_err(StartError::Thread)?;

@@ -326,6 +326,11 @@ impl<D: Disk, T> Partition<D, T> {
         self.log.take_unsynced()
     }
 
+    /// Lets go of descriptors and maps that nobody has used since the last call.
+    pub fn release_idle(&mut self) {
+        self.log.release_idle();
+    }
+
     pub fn reader(&self) -> LogReader<D> {
         self.log.reader()
     }

@@ -246,6 +246,11 @@ impl<D: Disk, T> Shard<D, T> {
         self.partition.take_unsynced()
     }
 
+    /// See [`Partition::release_idle`].
+    pub fn release_idle(&mut self) {
+        self.partition.release_idle();
+    }
+
     /// See [`Partition::checkpoint`].
     ///
     /// # Errors

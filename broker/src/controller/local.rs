@@ -2,6 +2,7 @@
 //! records are the kernel's metadata records. Committed is what is on stable storage.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use millrace_kernel::metadata::record::{InvalidRecord, Record};
@@ -11,11 +12,12 @@ use millrace_model::compression::Codec;
 use millrace_model::ids::{PartitionIndex, TopicId, TopicName, TopicPartition};
 use millrace_model::offset::{LeaderEpoch, Offset};
 use millrace_model::record::{BatchBuilder, InvalidRecords, NewRecord, records};
+use millrace_storage::checkpoint::PendingFile;
 use millrace_storage::data_dir::DataDir;
 use millrace_storage::disk::Disk;
 use millrace_storage::disk::real::RealDisk;
 use millrace_storage::error::{AppendError, Fault, OpenError, ReadError};
-use millrace_storage::log::{AppendBatch, Doomed, Log, LogConfig, Trust};
+use millrace_storage::log::{AppendBatch, Checkpoint, Doomed, Log, LogConfig, PartitionState};
 use tracing::warn;
 
 use crate::partition::clock::Clock;
@@ -52,6 +54,28 @@ pub enum LocalLogError {
     Record { at: Offset, error: InvalidRecord },
 }
 
+/// How far the metadata log is durable: set by the controller's thread, put into the state file by the housekeeper. What
+/// is recorded there is never taken for a torn tail.
+#[derive(Clone, Default)]
+pub(crate) struct DurableState(Arc<Mutex<Option<PartitionState>>>);
+
+impl DurableState {
+    /// The log's name with its state; `None` before it was opened.
+    pub(crate) fn get(&self) -> Option<(TopicPartition, PartitionState)> {
+        let state = *self.0.lock().expect("no holder panics");
+        state.map(|state| (metadata_partition(), state))
+    }
+
+    fn set(&self, state: PartitionState) {
+        *self.0.lock().expect("no holder panics") = Some(state);
+    }
+}
+
+fn metadata_partition() -> TopicPartition {
+    let topic = TopicName::parse(TopicName::CLUSTER_METADATA).expect("a legal name");
+    TopicPartition::new(topic, PartitionIndex(0))
+}
+
 /// The log, written by the controller's thread alone.
 pub(crate) struct LocalLog {
     log: Log<RealDisk>,
@@ -66,6 +90,7 @@ pub(crate) struct LocalLog {
     failed: Option<LocalLogError>,
     /// Segments before the last snapshot.
     doomed: Vec<Doomed<RealDisk>>,
+    durable: DurableState,
 }
 
 impl LocalLog {
@@ -73,12 +98,13 @@ impl LocalLog {
     ///
     /// # Errors
     /// A log that cannot be read: topics are never guessed from what directories happen to be there.
-    pub(crate) fn open(data_dir: &DataDir<RealDisk>, clock: Clock) -> Result<Self, LocalLogError> {
+    pub(crate) fn open(
+        data_dir: &DataDir<RealDisk>,
+        clock: Clock,
+        durable: DurableState,
+    ) -> Result<Self, LocalLogError> {
         let disk = data_dir.disk().clone();
-        let id = TopicPartition::new(
-            TopicName::parse(TopicName::CLUSTER_METADATA).expect("a legal name"),
-            PartitionIndex(0),
-        );
+        let id = metadata_partition();
         let dir = data_dir.partition_dir(&id);
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES,
@@ -87,8 +113,8 @@ impl LocalLog {
             ..LogConfig::default()
         };
         let log = if disk.exists(&dir).map_err(LocalLogError::Sync)? {
-            let (log, recovered) =
-                Log::open(disk.clone(), &dir, config, Trust::Nothing, clock.now().wall)?;
+            let trust = data_dir.trust(&id);
+            let (log, recovered) = Log::open(disk.clone(), &dir, config, trust, clock.now().wall)?;
             if let Some(torn) = recovered.torn {
                 warn!(offset = %torn.end, bytes = torn.bytes, "an unfinished metadata entry was cut");
             }
@@ -105,13 +131,23 @@ impl LocalLog {
             committed: VecDeque::new(),
             failed: None,
             doomed: Vec::new(),
+            durable,
         };
         opened.replay()?;
         // What was only in the page cache must be durable before anything rests on it.
         opened.disk.sync_all().map_err(LocalLogError::Sync)?;
         let end = opened.log.end();
         opened.log.mark_durable(end);
+        opened.publish()?;
         Ok(opened)
+    }
+
+    /// Tells the housekeeper how far the log is durable.
+    fn publish(&mut self) -> Result<(), LocalLogError> {
+        let Checkpoint { state, epochs } = self.log.checkpoint(self.log.durable_end())?;
+        epochs.map_or(Ok(()), PendingFile::write)?;
+        self.durable.set(state);
+        Ok(())
     }
 
     fn replay(&mut self) -> Result<(), LocalLogError> {
@@ -165,6 +201,7 @@ impl LocalLog {
             self.disk.sync_set(&files).map_err(LocalLogError::Sync)?;
             drop(files);
             self.log.mark_durable(ticket.end());
+            self.publish()?;
         }
         self.committed.append(&mut self.written);
         for doomed in self.doomed.drain(..) {

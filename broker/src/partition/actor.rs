@@ -102,6 +102,15 @@ impl Owner {
         }
     }
 
+    /// Lets go of what nobody has used lately.
+    pub(super) fn release_idle(&mut self) {
+        match &mut self.role {
+            Role::Data(partition) => partition.release_idle(),
+            Role::Coordinator(shard) => shard.release_idle(),
+            Role::Closed => {}
+        }
+    }
+
     /// The exact durable state; `None` when there is none to record.
     pub(super) fn checkpoint(&mut self) -> Option<Result<Checkpoint<RealDisk>, ReadError>> {
         match &mut self.role {

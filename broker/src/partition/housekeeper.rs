@@ -19,12 +19,15 @@ use millrace_storage::error::Fault;
 use millrace_storage::log::{Doomed, PartitionState};
 use tracing::{error, info, warn};
 
+use crate::controller::local::DurableState;
 use crate::ops::health::Health;
 use crate::partition::handle::{Message, PartitionHandle};
 use crate::partition::registry::Registry;
 
 /// How often the state file is brought up to date.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often descriptors and maps that nobody uses are let go.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Produce is refused while less of the file system is free: a twentieth, but never more than this.
@@ -102,17 +105,20 @@ impl Housekeeper {
         chores: Chores,
         registry: Arc<Registry>,
         data_dir: Arc<DataDir<RealDisk>>,
+        metadata: DurableState,
         health: Health,
     ) -> std::io::Result<Self> {
         let work = Work {
             registry,
             data_dir,
+            metadata,
             health,
             recorded: Vec::new(),
             is_full: false,
             was_refused: false,
             state_due: Instant::now() + STATE_INTERVAL,
             space_due: Instant::now(),
+            idle_due: Instant::now() + IDLE_INTERVAL,
         };
         let (queue, name) = (chores.clone(), "housekeeper".to_owned());
         let thread = std::thread::Builder::new().name(name).spawn(move || work.run(&queue))?;
@@ -132,6 +138,7 @@ impl Housekeeper {
 struct Work {
     registry: Arc<Registry>,
     data_dir: Arc<DataDir<RealDisk>>,
+    metadata: DurableState,
     health: Health,
     /// What the state file says.
     recorded: Vec<(TopicPartition, PartitionState)>,
@@ -140,6 +147,7 @@ struct Work {
     was_refused: bool,
     state_due: Instant,
     space_due: Instant,
+    idle_due: Instant,
 }
 
 impl Work {
@@ -154,6 +162,11 @@ impl Work {
             if now >= self.state_due {
                 self.state_due = now + STATE_INTERVAL;
                 self.record_state();
+            }
+            if now >= self.idle_due {
+                self.idle_due = now + IDLE_INTERVAL;
+                let partitions = self.registry.partitions();
+                partitions.iter().for_each(|it| it.with_owner(|owner| owner.release_idle()));
             }
             if self.registry.disk_failed() {
                 self.health.failed("a sync of the data directory failed");
@@ -207,6 +220,7 @@ impl Work {
                 None => {}
             }
         }
+        states.extend(self.metadata.get());
         if states == self.recorded {
             return true;
         }
@@ -258,6 +272,7 @@ impl Work {
                 None => {}
             }
         }
+        states.extend(self.metadata.get());
         if let Some(rest) = chores.take(Duration::ZERO) {
             self.work_off(rest);
         }

@@ -133,7 +133,7 @@ impl Opener {
         let is_coordinator = wanted.id.topic.as_str() == TopicName::CONSUMER_OFFSETS;
         let settings = actor::settings(&wanted.config, config, is_coordinator);
         let now = shared.clock.now();
-        let log = if self.is_ours(&dir, wanted.topic_id)? {
+        let log = if self.is_ours(&wanted.id, &dir, wanted.topic_id)? {
             let trust = self.data_dir.trust(&wanted.id);
             let (log, recovered) =
                 Log::open(self.disk.clone(), &dir, settings.log.clone(), trust, now.wall)?;
@@ -156,13 +156,15 @@ impl Opener {
 
     /// Does the directory exist and belong to this topic? One of another topic, left over by an interrupted deletion,
     /// is moved aside: nothing is deleted because metadata does not mention it.
-    fn is_ours(&self, dir: &Path, topic_id: TopicId) -> Result<bool, Fault> {
+    fn is_ours(&self, id: &TopicPartition, dir: &Path, topic_id: TopicId) -> Result<bool, Fault> {
         let exists = self.disk.exists(dir).map_err(|error| Fault::new("look at", dir, &error))?;
         if !exists {
             return Ok(false);
         }
         match read_topic_id(&self.disk, dir)? {
             Some(found) if found == topic_id => Ok(true),
+            // Its own file is lost or garbled; opening the log writes it anew.
+            None if self.data_dir.recorded_topic_id(id) == Some(topic_id) => Ok(true),
             // An interrupted creation: the directory is there, its file is not.
             None if self.disk.list(dir).is_ok_and(|entries| entries.is_empty()) => Ok(false),
             found => {
