@@ -4,9 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::watch;
+
 /// Dirty pages below this do not disturb a run.
 const QUIET_BYTES: u64 = 8 << 20;
-const REST_MAX: Duration = Duration::from_secs(60);
+const REST_MAX: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(500);
+/// Shares of one CPU that count as rest.
+const PROCESS_BUSY: f64 = 0.1;
+const MACHINE_BUSY: f64 = 0.4;
 
 /// CPU, memory, kernel, and the file system that holds `directory`.
 pub fn facts(directory: &Path) -> String {
@@ -31,6 +37,23 @@ pub fn settle() {
     while meminfo("Dirty:") + meminfo("Writeback:") > QUIET_BYTES && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
         rustix::fs::sync();
+    }
+}
+
+/// Waits until a process, and the machine around it, has little to do; not for ever.
+pub fn wait_for_rest(pid: Option<u32>) {
+    let deadline = Instant::now() + REST_MAX;
+    let busy = || {
+        (pid.and_then(watch::cpu_seconds).unwrap_or(0.0), watch::machine_seconds().unwrap_or(0.0))
+    };
+    while Instant::now() < deadline {
+        let before = busy();
+        std::thread::sleep(LOOK);
+        let after = busy();
+        let share = |seconds: f64| seconds / LOOK.as_secs_f64();
+        if share(after.0 - before.0) < PROCESS_BUSY && share(after.1 - before.1) < MACHINE_BUSY {
+            return;
+        }
     }
 }
 

@@ -63,12 +63,14 @@ impl RunTopic {
         }
     }
 
-    /// Writes a batch to each partition, so that none makes its first file while it is measured.
+    /// Writes two batches to each partition, so that none makes a file while it is measured: Kafka makes a partition's
+    /// indexes with the second.
     ///
     /// # Errors
     /// When the broker refuses.
     pub fn touch(&mut self, partitions: u32, batch: &Batch) -> Result<(), LoadError> {
-        (0..partitions).try_for_each(|at| self.admin.produce(&self.name, at, batch).map(drop))
+        let mut each = (0..partitions).chain(0..partitions);
+        each.try_for_each(|at| self.admin.produce(&self.name, at, batch).map(drop))
     }
 
     /// # Errors

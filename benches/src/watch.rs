@@ -105,7 +105,8 @@ pub fn memory(pid: u32) -> Option<Memory> {
     Some(Memory { anonymous_bytes: bytes("RssAnon:")?, file_bytes: bytes("RssFile:")? })
 }
 
-fn machine_seconds() -> Option<f64> {
+/// Busy time of all CPUs.
+pub fn machine_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let times = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = times.split_whitespace().filter_map(|it| it.parse().ok()).collect();

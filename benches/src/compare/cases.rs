@@ -244,7 +244,10 @@ impl Stage<'_> {
     fn run_variant(&self, case: &Case, variant: &Variant) -> Option<Result<Report, LoadError>> {
         machine::settle();
         match variant.subject {
-            Subject::Disk { files, bytes } => Some(self.run_disk(files, bytes)),
+            Subject::Disk { files, bytes } => {
+                machine::wait_for_rest(None);
+                Some(self.run_disk(files, bytes))
+            }
             Subject::Broker { peer, config, spread } => {
                 let broker = self.brokers.iter().find(|it| it.peer == peer)?;
                 Some(self.run_broker(broker, &case.load, config, spread))
@@ -315,6 +318,7 @@ impl Stage<'_> {
         if let Spread::Random(partitions) = spread {
             topic.touch(partitions, &plan.batch)?;
         }
+        machine::wait_for_rest(broker.pid());
         let outcome = report::measure(&plan, broker.watch());
         topic.delete()?;
         wait_for_deletion(broker);
