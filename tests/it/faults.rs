@@ -100,6 +100,20 @@ fn says_failed(broker: &BrokerProcess) {
 }
 
 /// A failed sync, of one file or of several, is final: the kernel has forgotten which pages were not written.
+/// A log file lies on a disk too, often on the one that is full.
+#[test]
+fn a_broker_that_can_write_no_log_line_works_on() {
+    let mut broker = prepared(&["tracing.filter=trace"]);
+    broker.output = Some("/dev/full".into());
+    broker.launch();
+    let mut client = Connection::open(broker.kafka);
+    let topic = fresh("unlogged");
+    client.create_topic(&topic, 1, &[]);
+    assert_eq!(client.produce(&topic, 0, &batch(&["a"])), Ok(0));
+    assert_eq!(client.read_all(&topic, 0), [(0, "a".to_owned())]);
+    assert_eq!(broker.stop(), Some(0));
+}
+
 #[test]
 fn a_failed_sync_acknowledges_nothing_for_good() {
     const TEST: &str = "a_failed_sync_acknowledges_nothing_for_good";

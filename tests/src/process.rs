@@ -27,6 +27,8 @@ pub struct BrokerProcess {
     settings: Vec<String>,
     /// Where the data lies instead of in the broker's own temporary directory.
     pub data_dir: Option<PathBuf>,
+    /// Where standard output and standard error go instead of nowhere and the broker's own log.
+    pub output: Option<PathBuf>,
     child: Option<Child>,
     pub kafka: SocketAddr,
     pub grpc: SocketAddr,
@@ -59,6 +61,7 @@ impl BrokerProcess {
             directory: tempfile::tempdir().expect("a temporary directory"),
             settings: settings.iter().map(|&it| it.to_owned()).collect(),
             data_dir: None,
+            output: None,
             child: None,
             kafka: free_address(),
             grpc: free_address(),
@@ -81,8 +84,14 @@ impl BrokerProcess {
     /// When the broker does not become ready.
     pub fn launch_as(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "the broker runs already");
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path());
-        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
+        let open = |path: &Path| {
+            let file = std::fs::File::options().create(true).append(true).open(path);
+            file.expect("a file to write to")
+        };
+        match &self.output {
+            Some(output) => command.stdout(open(output)).stderr(open(output)),
+            None => command.stdout(Stdio::null()).stderr(open(&self.log_path())),
+        };
         self.child = Some(command.spawn().expect("the broker's binary starts"));
         self.wait_until_ready();
     }

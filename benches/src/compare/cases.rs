@@ -25,6 +25,7 @@ const IN_FLIGHT: usize = 5;
 /// A deleted topic's data is gone after this, or is waited for no longer.
 const DELETION_MAX: Duration = Duration::from_secs(30);
 const LEFT_BYTES_MAX: u64 = 256 << 20;
+const SETTLE_TOLD: Duration = Duration::from_secs(20);
 
 /// The same work on several variants.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +224,14 @@ impl Stage<'_> {
     pub fn run(&self, case: &Case, results: &mut Results, tell: &mut dyn FnMut(&str)) {
         for repetition in 1..=self.effort.repetitions {
             for variant in case.variants {
+                let begun = Instant::now();
+                machine::settle();
+                if begun.elapsed() > SETTLE_TOLD {
+                    tell(&format!(
+                        "the disk took {:.0} s to come to rest",
+                        begun.elapsed().as_secs_f64()
+                    ));
+                }
                 let outcome = self.run_variant(case, variant);
                 let label = format!("{} {repetition}: {}", case.name, variant.name);
                 match outcome {
@@ -242,7 +251,6 @@ impl Stage<'_> {
 
     /// `None` when that broker does not take part.
     fn run_variant(&self, case: &Case, variant: &Variant) -> Option<Result<Report, LoadError>> {
-        machine::settle();
         match variant.subject {
             Subject::Disk { files, bytes } => {
                 machine::wait_for_rest(None);

@@ -1,7 +1,5 @@
 //! What commands print: the only place that writes to standard output and standard error directly.
 
-#![expect(clippy::print_stderr, reason = "printing is what this is for")]
-
 use std::fmt::Display;
 use std::io::Write;
 
@@ -11,7 +9,7 @@ pub(super) fn print(text: impl Display) {
     let _ = std::io::stdout().flush();
 }
 
-/// Tells a person why a command does not do what was asked.
+/// Tells a person why a command does not do what was asked. Where nothing can be written, the exit code must do.
 pub(super) fn complain(error: impl Display) {
-    eprintln!("error: {error}");
+    let _ = writeln!(std::io::stderr(), "error: {error}");
 }

@@ -40,7 +40,9 @@ pub(crate) fn init(config: &Config) -> Result<(), TelemetryError> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (the disk under the log file is full) is lost. To tell of it there would panic.
+    let builder =
+        fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if for_people {
         builder.with_ansi(is_terminal).with_target(false).finish().try_init()?;
     } else {
