@@ -8,6 +8,8 @@ use crate::watch;
 
 /// Dirty pages below this do not disturb a run.
 const QUIET_BYTES: u64 = 8 << 20;
+/// What a ballast leaves to everybody else.
+const LEFT_FREE_BYTES: u64 = 3 << 30;
 const REST_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 /// Shares of one CPU that count as rest.
@@ -37,6 +39,24 @@ pub fn settle() {
     while meminfo("Dirty:") + meminfo("Writeback:") > QUIET_BYTES && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
         rustix::fs::sync();
+    }
+}
+
+/// Most of the free memory, held until dropped, so that a run's page cache comes from pages that are really there.
+///
+/// A virtual machine hands free memory back to its host. The first touch of such a page costs several times the copy
+/// into it, and which run meets how many of them is luck.
+#[derive(Debug)]
+pub struct Ballast {
+    _memory: Vec<u8>,
+}
+
+impl Ballast {
+    pub fn hold() -> Self {
+        let bytes = meminfo("MemAvailable:").saturating_sub(LEFT_FREE_BYTES);
+        let mut memory = vec![0; bytes as usize];
+        memory.iter_mut().step_by(rustix::param::page_size()).for_each(|byte| *byte = 1);
+        Self { _memory: std::hint::black_box(memory) }
     }
 }
 

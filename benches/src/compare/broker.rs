@@ -17,6 +17,8 @@ use crate::watch::Watch;
 
 /// How long a broker may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Goal F9 opens its idle connections from one address.
+const MILLRACE_SETTING: &str = "max.connections.per.ip=100000";
 /// Deleted topics leave the disk at once instead of after a minute: it changes nothing that is measured.
 const KAFKA_SETTINGS: &str = "log.segment.delete.delay.ms=1000";
 
@@ -105,7 +107,7 @@ impl Broker {
             .args(["serve", "--data-dir"])
             .arg(&data)
             .args(["--kafka-listen", &address.to_string(), "--grpc-listen", &grpc.to_string()])
-            .args(["--http-listen", &http.to_string()])
+            .args(["--http-listen", &http.to_string(), "--set", MILLRACE_SETTING])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

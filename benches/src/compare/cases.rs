@@ -10,6 +10,7 @@ use crate::compare::broker::{Broker, Peer};
 use crate::engine::{Pace, Partitions, Plan, Work};
 use crate::error::LoadError;
 use crate::histogram::Latency;
+use crate::machine::Ballast;
 use crate::raw::{self, RawPlan, SyncCall};
 use crate::report::{self, BrokerReport, Report};
 use crate::topic::RunTopic;
@@ -254,6 +255,7 @@ impl Stage<'_> {
         match variant.subject {
             Subject::Disk { files, bytes } => {
                 machine::wait_for_rest(None);
+                drop(Ballast::hold());
                 Some(self.run_disk(files, bytes))
             }
             Subject::Broker { peer, config, spread } => {
@@ -317,6 +319,7 @@ impl Stage<'_> {
             Spread::OnePerConnection => load.connections as u32,
             Spread::All(count) | Spread::Random(count) => count,
         };
+        let ballast = (load.kind == Kind::Closed).then(Ballast::hold);
         let mut topic = RunTopic::create(broker.address, partitions, &configs)?;
         let plan = self.plan(broker, &topic, load, spread, partitions);
         if load.kind == Kind::Fetch {
@@ -327,6 +330,7 @@ impl Stage<'_> {
             topic.touch(partitions, &plan.batch)?;
         }
         machine::wait_for_rest(broker.pid());
+        drop(ballast);
         let outcome = report::measure(&plan, broker.watch());
         topic.delete()?;
         wait_for_deletion(broker);

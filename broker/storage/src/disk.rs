@@ -68,6 +68,9 @@ pub trait File: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Asks for write-back of a range to begin; promises nothing.
     fn start_writeback(&self, range: Range<u64>) -> io::Result<()>;
+    /// Asks for blocks for a range beyond the end, without making the file longer; promises nothing.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()>;
+    /// Sets the length; also gives back what was reserved beyond it.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Maps the first `len` bytes for reading. `len` may lie beyond the end: those bytes appear as the file grows.
     fn map(&self, len: u64) -> io::Result<Self::Map>;

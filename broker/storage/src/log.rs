@@ -290,7 +290,9 @@ impl<D: Disk> Log<D> {
         let mut writer = self.take_writer(now)?;
         let fit = self.fit(&writer, batches, now);
         let result = if fit == batches.len() {
-            write(&writer, batches).map(|()| self.commit(&mut writer, batches, now)).map(|()| None)
+            write(&mut writer, batches)
+                .map(|()| self.commit(&mut writer, batches, now))
+                .map(|()| None)
         } else {
             self.append_rolling(&mut writer, fit, batches, now)
         };
@@ -343,9 +345,9 @@ impl<D: Disk> Log<D> {
         write(writer, here)?;
         let mut begun: Vec<(Writer<D>, &[AppendBatch<'_>])> = Vec::new();
         while let Some(first) = rest.first() {
-            let next = self.begin_segment(first.base, now).and_then(|next| {
+            let next = self.begin_segment(first.base, now).and_then(|mut next| {
                 let fit = self.fit(&next, rest, now);
-                write(&next, &rest[..fit]).map(|()| (next, fit))
+                write(&mut next, &rest[..fit]).map(|()| (next, fit))
             });
             match next {
                 Ok((next, fit)) => {
@@ -548,6 +550,7 @@ impl<D: Disk> Log<D> {
         }
         if let Some(mut writer) = self.writer.take() {
             writer.finish();
+            writer.give_back();
         }
         let Checkpoint { state, epochs } =
             self.checkpoint(high_watermark).map_err(ReadError::into_fault)?;
@@ -634,7 +637,8 @@ const SNAPSHOTS_KEPT: usize = 2;
 const STACK_BATCHES: usize = 8;
 
 /// Writes batches behind the writer's cursor, stamped with their offsets and epochs on the way.
-fn write<D: Disk>(writer: &Writer<D>, batches: &[AppendBatch<'_>]) -> Result<(), Fault> {
+fn write<D: Disk>(writer: &mut Writer<D>, batches: &[AppendBatch<'_>]) -> Result<(), Fault> {
+    writer.reserve(batches.iter().map(|batch| u64::from(batch.header.size_bytes)).sum());
     let at = writer.cursor.position;
     let file = writer.segment.file()?;
     let stamp = |batch: &AppendBatch<'_>| batch::stamp(batch.header, batch.base, batch.epoch);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::mmap::{self, RealMap};
 use super::{DirEntry, Disk, File, OpenMode, Space, SyncKind};
@@ -20,6 +20,12 @@ use super::{DirEntry, Disk, File, OpenMode, Space, SyncKind};
 /// Up to this many dirty files are synced one by one, more by one syncfs. Measured on ext4: the first thing to
 /// measure again on another file system.
 const FDATASYNC_FILES_MAX: usize = 1;
+
+/// One call writes at most this much. The kernel backs a longer write with larger pieces of memory, which a virtual
+/// machine has often given back to its host: then each page of them costs more than the copy into it.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Buffers before the one that is cut at that bound.
+const SPLIT_BUFFERS_MAX: usize = 16;
 
 /// The file system that holds one data directory.
 #[derive(Clone, Debug)]
@@ -165,7 +171,20 @@ impl File for RealFile {
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.file, bufs, at)?)
+        let mut left = WRITE_BYTES_MAX;
+        let mut fit = 0;
+        while fit < bufs.len() && bufs[fit].len() <= left {
+            left -= bufs[fit].len();
+            fit += 1;
+        }
+        // The first that does not fit is cut, unless many small ones stand before it.
+        if fit == bufs.len() || fit > SPLIT_BUFFERS_MAX {
+            return Ok(rustix::io::pwritev(&self.file, &bufs[..fit], at)?);
+        }
+        let mut part = [IoSlice::new(&[]); SPLIT_BUFFERS_MAX + 1];
+        part[..fit].copy_from_slice(&bufs[..fit]);
+        part[fit] = IoSlice::new(&bufs[fit][..left]);
+        Ok(rustix::io::pwritev(&self.file, &part[..=fit], at)?)
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
@@ -178,6 +197,11 @@ impl File for RealFile {
 
     fn start_writeback(&self, range: Range<u64>) -> io::Result<()> {
         mmap::start_writeback(self.file.as_fd(), range)
+    }
+
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        let len = range.end - range.start;
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, len)?)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -677,6 +677,10 @@ impl File for SimFile {
         self.disk.world().begin_simple()
     }
 
+    fn reserve(&self, _: Range<u64>) -> io::Result<()> {
+        self.disk.world().begin_simple()
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         world.begin_simple()?;

@@ -2,23 +2,33 @@
 //!
 //! Nothing here writes batches; `log.rs` does, and commits them here when the bytes are in the file.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use millrace_model::batch::BatchHeader;
 use millrace_model::env::WallMs;
 use millrace_model::offset::Offset;
+use tracing::warn;
 
 use super::{Place, Segment};
-use crate::disk::{Disk, Map};
+use crate::disk::{Disk, File, Map};
 use crate::error::ReadError;
 use crate::index::{Indexes, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, TimeEntry};
 use crate::log::LogConfig;
+
+/// A segment that will be at least this long has its blocks reserved.
+const RESERVE_FROM_BYTES: u64 = 1 << 20;
+/// What is reserved ahead is at most this part of the segment, so that many middling segments waste little.
+const RESERVE_SHARE: u64 = 4;
+const RESERVE_BYTES_MAX: u64 = 8 << 20;
 
 /// The owner's hand on the segment that grows.
 pub(crate) struct Writer<D: Disk> {
     pub(crate) segment: Arc<Segment<D>>,
     pub(crate) cursor: Cursor,
+    /// Blocks were asked for up to here.
+    reserved: u64,
     /// When the segment was created, or opened: the age of segments whose records have no timestamp counts from here.
     created: WallMs,
 }
@@ -26,7 +36,7 @@ pub(crate) struct Writer<D: Disk> {
 impl<D: Disk> Writer<D> {
     pub(crate) fn create(segment: Segment<D>) -> Self {
         let created = segment.written_at();
-        Self { segment: Arc::new(segment), cursor: Cursor::default(), created }
+        Self { segment: Arc::new(segment), cursor: Cursor::default(), reserved: 0, created }
     }
 
     /// Goes on with a segment that an earlier process began.
@@ -53,7 +63,33 @@ impl<D: Disk> Writer<D> {
                 false
             })?;
         }
-        Ok(Self { segment: Arc::clone(segment), cursor, created: segment.written_at() })
+        let created = segment.written_at();
+        // Whoever wrote here before may have reserved more and died.
+        let reserved = if published < RESERVE_FROM_BYTES { 0 } else { published + 1 };
+        Ok(Self { segment: Arc::clone(segment), cursor, reserved, created })
+    }
+
+    /// Has blocks ready for `bytes` more and for what will follow them: the file system then finds them in a write,
+    /// and in the write-back, where it would have to look for each page's. Small segments do without.
+    ///
+    /// The length of the file stays what was written. A file system that cannot do this, or is full, is no error: the
+    /// write will say so.
+    pub(crate) fn reserve(&mut self, bytes: u64) {
+        let end = self.cursor.position + bytes;
+        if end < RESERVE_FROM_BYTES || end <= self.reserved {
+            return;
+        }
+        let ahead = (end / RESERVE_SHARE).min(RESERVE_BYTES_MAX);
+        let until = (end + ahead).min(self.segment.capacity);
+        let from = self.reserved.max(self.cursor.position);
+        if from < until
+            && let Some(file) = self.segment.open_file()
+        {
+            self.reserved = match file.reserve(from..until) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => u64::MAX,
+                Ok(()) | Err(_) => until,
+            };
+        }
     }
 
     /// Must the batch go to a new segment, were the segment as long as `cursor` says?
@@ -120,9 +156,24 @@ impl<D: Disk> Writer<D> {
         self.segment.flush_index();
     }
 
+    /// Gives back what was reserved and not used. Everything in the file is committed.
+    pub(crate) fn give_back(&mut self) {
+        if self.reserved <= self.cursor.position || self.reserved == u64::MAX {
+            return;
+        }
+        self.reserved = 0;
+        if let Some(file) = self.segment.open_file()
+            && let Err(error) = file.truncate(self.cursor.position)
+        {
+            let path = self.segment.path("log");
+            warn!(path = %path.display(), %error, "space reserved for the segment stays reserved");
+        }
+    }
+
     /// The segment grows no more.
     pub(crate) fn seal(mut self) {
         self.finish();
+        self.give_back();
         self.segment.sealed.store(true, Ordering::Release);
     }
 }
