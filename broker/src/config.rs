@@ -62,6 +62,9 @@ pub struct Config {
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
     pub connections_max_idle: Duration,
+    /// `None` is the system's choice, here and for receiving.
+    pub socket_send_buffer_bytes: Option<usize>,
+    pub socket_receive_buffer_bytes: Option<usize>,
 
     /// 0 is one for each core.
     pub worker_threads: usize,
@@ -366,6 +369,8 @@ impl Config {
             max_connections: 0,
             max_connections_per_ip: 0,
             connections_max_idle: Duration::ZERO,
+            socket_send_buffer_bytes: None,
+            socket_receive_buffer_bytes: None,
             worker_threads: 0,
             shutdown_drain: Duration::ZERO,
             tracing_filter: String::new(),

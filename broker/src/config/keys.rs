@@ -390,6 +390,21 @@ pub const KEYS: &[Key] = &[
         doc: "A connection without a request for this long is closed; -1 is never.",
         apply: |config, text| set(&mut config.connections_max_idle, millis(text, -1)),
     },
+    Key {
+        name: "socket.send.buffer.bytes",
+        kind: Kind::Int,
+        default: "262144",
+        doc: "The system's send buffer of a Kafka connection; -1 lets the system grow it, for consumers far away. \
+              Small is fast near by: what is sent is still in the CPU's cache when it is received.",
+        apply: |config, text| set(&mut config.socket_send_buffer_bytes, buffer(text)),
+    },
+    Key {
+        name: "socket.receive.buffer.bytes",
+        kind: Kind::Int,
+        default: "-1",
+        doc: "The system's receive buffer of a Kafka connection; -1 lets the system size it.",
+        apply: |config, text| set(&mut config.socket_receive_buffer_bytes, buffer(text)),
+    },
     // The process.
     Key {
         name: "worker.threads",
@@ -446,8 +461,6 @@ pub(super) const KAFKA_ONLY: &[(&str, &str)] = &[
     ("num.network.threads", "set worker.threads instead, or leave it to the cores"),
     ("num.io.threads", "set worker.threads instead, or leave it to the cores"),
     ("num.recovery.threads.per.data.dir", "recovery chooses for itself; leave the line out"),
-    ("socket.send.buffer.bytes", "the system sizes socket buffers; leave the line out"),
-    ("socket.receive.buffer.bytes", "the system sizes socket buffers; leave the line out"),
     ("offsets.topic.replication.factor", "one broker holds one replica; leave the line out"),
     (
         "transaction.state.log.replication.factor",
@@ -543,6 +556,11 @@ fn count_to(text: &str, min: i64, max: i64) -> Result<usize, InvalidValue> {
 
 fn size(text: &str, min: i64, max: i64) -> Result<usize, InvalidValue> {
     count_to(text, min, max)
+}
+
+/// `None` is the system's choice.
+fn buffer(text: &str) -> Result<Option<usize>, InvalidValue> {
+    number(text, -1, i64::from(i32::MAX)).map(|bytes| usize::try_from(bytes).ok())
 }
 
 /// Milliseconds; negative, where it is allowed, is never. Deadlines are sums with a clock, so a century is never too.

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::config::Config;
 use crate::kafka::connection;
 use crate::service::Hall;
 use crate::shutdown::Shutdown;
@@ -19,6 +21,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until shutdown, then waits for the connections to drain.
 pub(crate) async fn run(listener: TcpListener, hall: Arc<Hall>, shutdown: Shutdown) {
+    size_buffers(&listener, &hall.config);
     let mut connections = JoinSet::new();
     let admitted = Arc::new(Admitted::default());
     loop {
@@ -61,6 +64,18 @@ pub(crate) async fn run(listener: TcpListener, hall: Arc<Hall>, shutdown: Shutdo
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Connections inherit the sizes from the socket that accepts them.
+fn size_buffers(listener: &TcpListener, config: &Config) {
+    let send =
+        config.socket_send_buffer_bytes.map(|bytes| set_socket_send_buffer_size(listener, bytes));
+    let receive = config
+        .socket_receive_buffer_bytes
+        .map(|bytes| set_socket_recv_buffer_size(listener, bytes));
+    for error in send.into_iter().chain(receive).filter_map(Result::err) {
+        warn!(%error, "the system chooses the size of socket buffers");
+    }
 }
 
 /// Who is connected, by address.
