@@ -8,8 +8,6 @@ use crate::watch;
 
 /// Dirty pages below this do not disturb a run.
 const QUIET_BYTES: u64 = 8 << 20;
-/// What a ballast leaves to everybody else.
-const LEFT_FREE_BYTES: u64 = 3 << 30;
 const REST_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 /// Shares of one CPU that count as rest.
@@ -42,22 +40,16 @@ pub fn settle() {
     }
 }
 
-/// Most of the free memory, held until dropped, so that a run's page cache comes from pages that are really there.
+/// Touches so much free memory and lets go of it, so that a run's page cache comes from pages that are really there.
 ///
 /// A virtual machine hands free memory back to its host. The first touch of such a page costs several times the copy
-/// into it, and which run meets how many of them is luck.
-#[derive(Debug)]
-pub struct Ballast {
-    _memory: Vec<u8>,
-}
-
-impl Ballast {
-    pub fn hold() -> Self {
-        let bytes = meminfo("MemAvailable:").saturating_sub(LEFT_FREE_BYTES);
-        let mut memory = vec![0; bytes as usize];
-        memory.iter_mut().step_by(rustix::param::page_size()).for_each(|byte| *byte = 1);
-        Self { _memory: std::hint::black_box(memory) }
-    }
+/// into it, and which run meets how many of them is luck. To hold the memory between runs instead, or to touch all of
+/// it, was worse: the kernel then spends the next run telling the host what is free again.
+pub fn touch_memory(bytes: u64) {
+    let bytes = bytes.min(meminfo("MemAvailable:") / 2);
+    let mut memory = vec![0_u8; bytes as usize];
+    memory.iter_mut().step_by(rustix::param::page_size()).for_each(|byte| *byte = 1);
+    drop(std::hint::black_box(memory));
 }
 
 /// Waits until a process, and the machine around it, has little to do; not for ever.

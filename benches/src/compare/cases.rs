@@ -10,7 +10,6 @@ use crate::compare::broker::{Broker, Peer};
 use crate::engine::{Pace, Partitions, Plan, Work};
 use crate::error::LoadError;
 use crate::histogram::Latency;
-use crate::machine::Ballast;
 use crate::raw::{self, RawPlan, SyncCall};
 use crate::report::{self, BrokerReport, Report};
 use crate::topic::RunTopic;
@@ -19,6 +18,8 @@ use crate::{clock, machine};
 /// Values that one run may write, so that no run meets the kernel's limit of dirty pages or fills the disk.
 const RUN_BYTES_MAX: u64 = 4_000_000_000;
 const RAW_BYTES_MAX: u64 = 2_000_000_000;
+/// Memory that is made ready for a run that writes much: what it may write, and as much again for what is in the way.
+const TOUCHED_BYTES: u64 = 2 * RUN_BYTES_MAX;
 /// Enough to be no cache of a CPU, little enough to stay in memory beside all else.
 const FETCH_FILL_BYTES: u64 = 1_000_000_000;
 const FETCH_BYTES: u32 = 1 << 20;
@@ -46,6 +47,13 @@ pub struct Load {
     pub record_bytes: usize,
     pub connections: usize,
     pub kind: Kind,
+}
+
+impl Load {
+    /// So much that the page cache takes memory that nobody used for long.
+    fn writes_much(&self) -> bool {
+        self.kind == Kind::Closed && self.records > 1
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -255,7 +263,7 @@ impl Stage<'_> {
         match variant.subject {
             Subject::Disk { files, bytes } => {
                 machine::wait_for_rest(None);
-                drop(Ballast::hold());
+                machine::touch_memory(TOUCHED_BYTES);
                 Some(self.run_disk(files, bytes))
             }
             Subject::Broker { peer, config, spread } => {
@@ -319,7 +327,6 @@ impl Stage<'_> {
             Spread::OnePerConnection => load.connections as u32,
             Spread::All(count) | Spread::Random(count) => count,
         };
-        let ballast = (load.kind == Kind::Closed).then(Ballast::hold);
         let mut topic = RunTopic::create(broker.address, partitions, &configs)?;
         let plan = self.plan(broker, &topic, load, spread, partitions);
         if load.kind == Kind::Fetch {
@@ -330,7 +337,9 @@ impl Stage<'_> {
             topic.touch(partitions, &plan.batch)?;
         }
         machine::wait_for_rest(broker.pid());
-        drop(ballast);
+        if load.writes_much() {
+            machine::touch_memory(TOUCHED_BYTES);
+        }
         let outcome = report::measure(&plan, broker.watch());
         topic.delete()?;
         wait_for_deletion(broker);

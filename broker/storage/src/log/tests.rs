@@ -119,6 +119,48 @@ fn a_new_partition_is_a_directory_and_its_metadata() {
     assert!(log.reader().read(Offset(0), Offset(0), 100, true).unwrap().ranges.is_empty());
 }
 
+/// Length, and bytes of the file system, of the segment that begins at `base`.
+fn file_size(bench: &Bench, base: i64) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let data = std::fs::metadata(file_path(&bench.path, Offset(base), "log")).unwrap();
+    (data.len(), data.blocks() * 512)
+}
+
+#[test]
+fn a_growing_segment_has_blocks_ahead_and_a_finished_one_has_none() {
+    const BATCH_BYTES: usize = 512 * 1024;
+    const BLOCK_BYTES: u64 = 128 * 1024;
+    let bench = Bench::new();
+    let mut log =
+        bench.create(LogConfig { segment_bytes: 5 * BATCH_BYTES as u32, ..LogConfig::default() });
+    let one = batch(1, BATCH_BYTES - batch::HEADER_BYTES, 10, 1);
+    append(&mut log, std::slice::from_ref(&one)).unwrap();
+    let (len, used) = file_size(&bench, 0);
+    assert!(len == one.len() as u64 && used <= len + BLOCK_BYTES, "small segments do without");
+
+    for _ in 0..3 {
+        append(&mut log, std::slice::from_ref(&one)).unwrap();
+    }
+    let (len, used) = file_size(&bench, 0);
+    assert_eq!(len, 4 * one.len() as u64, "the length is what was written");
+    assert!(used > len + BLOCK_BYTES, "{used} bytes for {len}");
+
+    append(&mut log, &[one.clone(), one.clone(), one.clone(), one.clone()]).unwrap();
+    let (len, used) = file_size(&bench, 0);
+    assert_eq!(len, 5 * one.len() as u64);
+    assert!(used <= len + BLOCK_BYTES, "sealed: {used} bytes for {len}");
+
+    let (next, used) = file_size(&bench, 5);
+    assert!(used > next + BLOCK_BYTES, "{used} bytes for {next}");
+    let expected: Vec<_> = (0..8).flat_map(|base| stamped(&one, base)).collect();
+    assert!(read_all(&log.reader()) == expected, "the bytes are as they were");
+    let end = log.end();
+    log.mark_durable(end);
+    log.close(end).unwrap();
+    let (len, used) = file_size(&bench, 5);
+    assert!(len == next && used <= len + BLOCK_BYTES, "closed: {used} bytes for {len}");
+}
+
 #[test]
 fn what_was_appended_is_read_back_with_its_offsets_and_epoch() {
     let bench = Bench::new();
