@@ -8,7 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::repository::{files, root};
 
 /// Every contract that Rust is generated from, below `proto/`.
-const CONTRACTS: &[&str] = &["millrace/v1/produce.proto", "millrace/v1/consume.proto"];
+const CONTRACTS: &[&str] = &[
+    "millrace/v1/record.proto",
+    "millrace/v1/produce.proto",
+    "millrace/v1/consume.proto",
+    "millrace/v1/admin.proto",
+];
 
 /// Compiles the contracts without protoc and returns each generated file's name with its text.
 fn generate() -> Vec<(String, String)> {
