@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_kernel::group::{GroupCommand, GroupReply};
+use millrace_kernel::group::{GroupCommand, GroupError, GroupReply};
 use millrace_model::ids::{GroupId, TopicName};
 use millrace_model::partitioner;
 use tokio::sync::oneshot;
@@ -29,6 +29,15 @@ impl Reply {
         // The client may have gone; then nobody wants the answer.
         let _ = self.0.send(reply);
     }
+}
+
+/// Why something about a group was not told or done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum GroupFailed {
+    #[error(transparent)]
+    Refused(#[from] GroupError),
+    #[error(transparent)]
+    Unreachable(#[from] BrokerError),
 }
 
 /// Asks the coordinator of `group`.
