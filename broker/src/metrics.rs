@@ -42,22 +42,50 @@ pub(crate) struct Metrics {
     request_bytes_held: Gauge,
 }
 
-/// The calls of the gRPC door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GrpcCall {
-    Produce,
-    Consume,
+/// Declares the calls, each counted under its method's name.
+macro_rules! grpc_calls {
+    ($($call:ident),+ $(,)?) => {
+        /// The calls of the gRPC door.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum GrpcCall {
+            $($call,)+
+        }
+
+        impl GrpcCall {
+            const ALL: &[Self] = &[$(Self::$call,)+];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$call => stringify!($call),)+
+                }
+            }
+        }
+    };
 }
 
-impl GrpcCall {
-    const ALL: [Self; 2] = [Self::Produce, Self::Consume];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Produce => "Produce",
-            Self::Consume => "Consume",
-        }
-    }
+grpc_calls! {
+    InitProducer,
+    Produce,
+    ProduceStream,
+    Consume,
+    Commit,
+    CreateTopic,
+    ListTopics,
+    DescribeTopic,
+    DeleteTopic,
+    AddPartitions,
+    ListOffsets,
+    DeleteRecords,
+    ListGroups,
+    DescribeGroup,
+    DeleteGroup,
+    ResetOffsets,
+    DeleteOffsets,
+    DescribeConfig,
+    AlterConfig,
+    DescribeCluster,
+    WatchTopics,
+    WatchLag,
 }
 
 /// Upper bounds of the sync time's buckets: from a fast NVMe to a disk that is about to fail.
@@ -78,7 +106,7 @@ impl Metrics {
             kafka_connections: Gauge::default(),
             kafka_connections_opened: Counter::default(),
             kafka_connections_refused: Counter::default(),
-            grpc_requests: Default::default(),
+            grpc_requests: [const { Counter(AtomicU64::new(0)) }; GrpcCall::ALL.len()],
             produced_records: Counter::default(),
             produced_bytes: Counter::default(),
             produce_refused: Counter::default(),
@@ -218,7 +246,7 @@ impl Metrics {
             &self.kafka_connections_refused,
         );
         page.metric("millrace_grpc_requests_total", Kind::Counter, "gRPC calls, by method.");
-        for call in GrpcCall::ALL {
+        for &call in GrpcCall::ALL {
             page.labelled("method", call.name(), self.grpc_requests[call as usize].value() as f64);
         }
         page.gauge(
