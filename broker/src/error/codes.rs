@@ -2,7 +2,7 @@
 
 use millrace_kernel::group::GroupError;
 use millrace_model::batch::{InvalidBatch, InvalidHeader};
-use millrace_wire::error_code::ErrorCode;
+pub(crate) use millrace_wire::error_code::ErrorCode;
 
 use crate::error::BrokerError;
 

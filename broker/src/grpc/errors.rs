@@ -11,12 +11,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use millrace_kernel::group::GroupError;
 use millrace_proto::v1::ItemStatus;
-use millrace_wire::error_code::ErrorCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::error;
 
-use crate::error::{BrokerError, codes};
+use crate::error::BrokerError;
+use crate::error::codes::{self, ErrorCode};
 use crate::service::Hall;
 use crate::service::groups::GroupFailed;
 
