@@ -94,8 +94,7 @@ impl ControllerActor {
             ControllerHandle { commands: sender, image: Arc::clone(&image), published: watcher };
         let env = Env { now: clock.now(), rng };
         let controller = Controller::new(log, settings);
-        let this =
-            Self { controller, commands, registry, image, published, env, clock, fatal };
+        let this = Self { controller, commands, registry, image, published, env, clock, fatal };
         (this, handle)
     }
 

@@ -191,12 +191,14 @@ mod tests {
 
     #[test]
     fn a_refusal_says_kafkas_name_and_number() {
-        let missing =
-            BrokerError::UnknownTopicOrPartition { topic: "orders".into(), partition: 3 };
+        let missing = BrokerError::UnknownTopicOrPartition { topic: "orders".into(), partition: 3 };
         let refused = status(&missing);
         assert_eq!(refused.code(), Code::NotFound);
         let info = refused.get_details_error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("UNKNOWN_TOPIC_OR_PARTITION", DOMAIN));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("UNKNOWN_TOPIC_OR_PARTITION", DOMAIN)
+        );
         assert_eq!(info.metadata[KAFKA_CODE], "3");
         assert!(refused.get_details_retry_info().is_none());
         let item = item(&missing);
@@ -231,7 +233,10 @@ mod tests {
     fn a_field_that_cannot_be_is_named() {
         let refused = invalid("partition", "it is missing");
         assert_eq!(refused.code(), Code::InvalidArgument);
-        assert_eq!(refused.get_details_bad_request().unwrap().field_violations[0].field, "partition");
+        assert_eq!(
+            refused.get_details_bad_request().unwrap().field_violations[0].field,
+            "partition"
+        );
         assert_eq!(refused.get_details_error_info().unwrap().reason, "INVALID_REQUEST");
     }
 }

@@ -158,8 +158,7 @@ fn look_once(
     // A commit is taken as it comes: it may lie outside the log.
     let next = committed.map_or(start, |it| Offset(it).clamp(start, high_watermark));
     let records = high_watermark.0 - next.0;
-    let timestamp =
-        if records > 0 { timestamp_at(partition, next, high_watermark)? } else { None };
+    let timestamp = if records > 0 { timestamp_at(partition, next, high_watermark)? } else { None };
     let age_ms = timestamp.map_or(0, |it| now.0.saturating_sub(it).max(0));
     Ok(LogLag { start, high_watermark, records, age_ms })
 }

@@ -14,9 +14,9 @@ use tonic::Status;
 use crate::context::RequestContext;
 use crate::grpc::admin::topics::one;
 use crate::grpc::errors;
+use crate::service::Hall;
 use crate::service::cluster::{self, BrokerAddress, KAFKA_LISTENER};
 use crate::service::configs::{self, Resource, Row, Source};
-use crate::service::Hall;
 
 pub(super) async fn describe(
     hall: &Hall,

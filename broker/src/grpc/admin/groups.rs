@@ -18,10 +18,10 @@ use tonic::Status;
 use crate::error::BrokerError;
 use crate::grpc::admin::offsets::{partitions, place, topic};
 use crate::grpc::errors;
+use crate::service::Hall;
 use crate::service::group_offsets::{self, Moved, Reset};
 use crate::service::groups::{self, GroupFailed};
 use crate::service::lag;
-use crate::service::Hall;
 
 /// Of a log that cannot be looked into.
 const UNKNOWN: i64 = -1;
@@ -83,8 +83,8 @@ pub(super) async fn of_group(hall: &Hall, group: &GroupId) -> Result<lag::GroupL
 
 fn member(member: &Member) -> MemberDescription {
     let assignment = lag::assignment(&member.assignment).into_iter();
-    let assignment = assignment
-        .map(|(topic, it)| TopicPartition { topic: topic.to_string(), partition: it.0 });
+    let assignment =
+        assignment.map(|(topic, it)| TopicPartition { topic: topic.to_string(), partition: it.0 });
     MemberDescription {
         member_id: member.member.to_string(),
         instance_id: member.instance.as_ref().map(ToString::to_string),

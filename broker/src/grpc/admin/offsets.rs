@@ -14,8 +14,8 @@ use crate::error::BrokerError;
 use crate::grpc::admin::topics::unknown;
 use crate::grpc::errors;
 use crate::partition::registry::Topic;
-use crate::service::offsets::{self, Located, Place};
 use crate::service::Hall;
+use crate::service::offsets::{self, Located, Place};
 
 /// In place of an offset that is not known.
 const NONE: i64 = -1;
@@ -74,16 +74,12 @@ pub(super) async fn delete_records(
             Err(error) => Err(error),
         };
         partitions.push(match deleted {
-            Ok(start) => DeletedBefore {
-                partition,
-                log_start: start.0,
-                status: Some(errors::success()),
-            },
-            Err(error) => DeletedBefore {
-                partition,
-                log_start: NONE,
-                status: Some(errors::item(&error)),
-            },
+            Ok(start) => {
+                DeletedBefore { partition, log_start: start.0, status: Some(errors::success()) }
+            }
+            Err(error) => {
+                DeletedBefore { partition, log_start: NONE, status: Some(errors::item(&error)) }
+            }
         });
     }
     Ok(DeleteRecordsResponse { partitions })

@@ -105,8 +105,7 @@ fn partition(
         in_sync_replicas: ids(&partition.isr),
         log_start: handle.map_or(UNKNOWN, |it| it.marks().log_start().0),
         high_watermark: handle.map_or(UNKNOWN, |it| it.marks().high_watermark().0),
-        size_bytes: handle
-            .map_or(UNKNOWN, |it| i64::try_from(it.size_bytes()).unwrap_or(i64::MAX)),
+        size_bytes: handle.map_or(UNKNOWN, |it| i64::try_from(it.size_bytes()).unwrap_or(i64::MAX)),
     }
 }
 

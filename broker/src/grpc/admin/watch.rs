@@ -81,9 +81,10 @@ impl Watcher for TopicsWatcher {
             // Marked before looking: an image that comes in between wakes us.
             self.published.borrow_and_update();
             let image = cluster::image(&self.hall);
-            let differs = self.shown.as_ref().is_none_or(|shown| {
-                touches(&image.diff(shown), self.include_internal)
-            });
+            let differs = self
+                .shown
+                .as_ref()
+                .is_none_or(|shown| touches(&image.diff(shown), self.include_internal));
             if differs {
                 let answer = topics::summaries(&image, self.include_internal);
                 self.shown = Some(image);
