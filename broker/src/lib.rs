@@ -21,3 +21,4 @@ mod service;
 mod shutdown;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
