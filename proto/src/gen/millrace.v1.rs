@@ -687,6 +687,668 @@ pub mod produce_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConsumeRequest {
+    #[prost(oneof = "consume_request::Request", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub request: ::core::option::Option<consume_request::Request>,
+}
+/// Nested message and enum types in `ConsumeRequest`.
+pub mod consume_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Request {
+        #[prost(message, tag = "1")]
+        Start(super::Start),
+        /// More credit, in bytes of records. A stream without `initial_credit_bytes` is not limited by credit but by how fast
+        /// the client takes answers.
+        #[prost(int64, tag = "2")]
+        CreditBytes(i64),
+        /// Commits offsets of the stream's group; answered by `committed`.
+        #[prost(message, tag = "3")]
+        Commit(super::StreamCommit),
+        /// No records of these partitions until they are resumed. What is on its way still comes.
+        #[prost(message, tag = "4")]
+        Pause(super::Partitions),
+        #[prost(message, tag = "5")]
+        Resume(super::Partitions),
+        /// Goes on elsewhere in a partition that this stream reads. Answers that were on their way still come; the first of
+        /// the new place follows `sought`.
+        #[prost(message, tag = "6")]
+        Seek(super::Seek),
+        /// The client has let go of what `revoked` named, and committed what it wants to.
+        #[prost(message, tag = "7")]
+        Released(super::Released),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Start {
+    /// Left out: no limit by credit.
+    #[prost(int64, optional, tag = "3")]
+    pub initial_credit_bytes: ::core::option::Option<i64>,
+    /// Records in one answer are at most so many bytes, unless a single batch is larger. 0: 1 MiB.
+    #[prost(int32, tag = "4")]
+    pub answer_bytes_max: i32,
+    /// How records come.
+    #[prost(enumeration = "Format", tag = "5")]
+    pub format: i32,
+    #[prost(oneof = "start::Source", tags = "1, 2")]
+    pub source: ::core::option::Option<start::Source>,
+}
+/// Nested message and enum types in `Start`.
+pub mod start {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Source {
+        /// These partitions, each from its position.
+        #[prost(message, tag = "1")]
+        Partitions(super::AssignedPartitions),
+        /// Whatever the group assigns.
+        #[prost(message, tag = "2")]
+        Group(super::GroupMember),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AssignedPartitions {
+    #[prost(message, repeated, tag = "1")]
+    pub partitions: ::prost::alloc::vec::Vec<StartPartition>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartPartition {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub partition: i32,
+    #[prost(message, optional, tag = "3")]
+    pub position: ::core::option::Option<Position>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    /// Topics that the member wants.
+    #[prost(string, repeated, tag = "2")]
+    pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where to begin in a partition for which the group has committed nothing, or an offset that is gone. Left out: the
+    /// stream ends with OUT_OF_RANGE instead of a guess.
+    #[prost(message, optional, tag = "3")]
+    pub reset: ::core::option::Option<Position>,
+    /// Ways of assigning that the member accepts, the preferred one first: range, roundrobin. Empty: range, roundrobin.
+    #[prost(string, repeated, tag = "4")]
+    pub protocols: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A lasting name: the member keeps its partitions over a restart shorter than the session timeout (KIP-345).
+    #[prost(string, optional, tag = "5")]
+    pub instance_id: ::core::option::Option<::prost::alloc::string::String>,
+    /// 0: 45 s.
+    #[prost(int32, tag = "6")]
+    pub session_timeout_ms: i32,
+    /// How long this member may take to release what is revoked. 0: 60 s.
+    #[prost(int32, tag = "7")]
+    pub rebalance_timeout_ms: i32,
+    /// What tools show of this member. Empty: "grpc".
+    #[prost(string, tag = "8")]
+    pub client_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Partitions {
+    #[prost(message, repeated, tag = "1")]
+    pub partitions: ::prost::alloc::vec::Vec<TopicPartition>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Seek {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub partition: i32,
+    #[prost(message, optional, tag = "3")]
+    pub position: ::core::option::Option<Position>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Released {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamCommit {
+    #[prost(message, repeated, tag = "1")]
+    pub offsets: ::prost::alloc::vec::Vec<CommittedOffset>,
+    /// Names this commit in its answer; the client's choice.
+    #[prost(uint64, tag = "2")]
+    pub request_id: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConsumeResponse {
+    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5")]
+    pub response: ::core::option::Option<consume_response::Response>,
+}
+/// Nested message and enum types in `ConsumeResponse`.
+pub mod consume_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Response {
+        #[prost(message, tag = "1")]
+        Records(super::FetchedRecords),
+        /// The stream reads these partitions from now on, all of them: sent first, and after each rebalance.
+        #[prost(message, tag = "2")]
+        Assigned(super::Assignment),
+        /// The stream reads no longer from these partitions. Unless `lost`, the client has rebalance_timeout_ms to commit and
+        /// to send `released`.
+        #[prost(message, tag = "3")]
+        Revoked(super::Revoked),
+        #[prost(message, tag = "4")]
+        Committed(super::StreamCommitted),
+        /// The answer to a seek: what follows of this partition is from here.
+        #[prost(message, tag = "5")]
+        Sought(super::StartedAt),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FetchedRecords {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub partition: i32,
+    /// With FORMAT_BATCHES: whole record batches, one behind the other, as they stand in the log. The first may begin
+    /// below the offset that was asked for; skip those records.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub batches: ::prost::bytes::Bytes,
+    /// With FORMAT_RECORDS.
+    #[prost(message, repeated, tag = "4")]
+    pub records: ::prost::alloc::vec::Vec<Record>,
+    /// The offset that follows the last of these records: where to go on, and what to commit.
+    #[prost(int64, tag = "5")]
+    pub next_offset: i64,
+    /// Records below it are safe to read; the difference to next_offset is the lag.
+    #[prost(int64, tag = "6")]
+    pub high_watermark: i64,
+    /// What these records took of the credit.
+    #[prost(int64, tag = "7")]
+    pub credit_bytes: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Assignment {
+    #[prost(message, repeated, tag = "1")]
+    pub partitions: ::prost::alloc::vec::Vec<StartedAt>,
+    /// Of a group; for Commit calls beside the stream.
+    #[prost(string, tag = "2")]
+    pub member_id: ::prost::alloc::string::String,
+    #[prost(int32, tag = "3")]
+    pub generation: i32,
+    /// How the group assigns.
+    #[prost(string, tag = "4")]
+    pub protocol: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartedAt {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub partition: i32,
+    #[prost(int64, tag = "3")]
+    pub offset: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Revoked {
+    #[prost(message, repeated, tag = "1")]
+    pub partitions: ::prost::alloc::vec::Vec<TopicPartition>,
+    /// The member was too late and others may have these partitions already: commits for them would be refused.
+    #[prost(bool, tag = "2")]
+    pub lost: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamCommitted {
+    #[prost(uint64, tag = "1")]
+    pub request_id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub results: ::prost::alloc::vec::Vec<CommitResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommitResult {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub partition: i32,
+    #[prost(message, optional, tag = "3")]
+    pub status: ::core::option::Option<ItemStatus>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitRequest {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub offsets: ::prost::alloc::vec::Vec<CommittedOffset>,
+    /// As the stream's `assigned` said; left out by those who are no member.
+    #[prost(string, optional, tag = "3")]
+    pub member_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(int32, optional, tag = "4")]
+    pub generation: ::core::option::Option<i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<CommitResult>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Format {
+    /// As RECORDS.
+    Unspecified = 0,
+    /// Taken out of their batches by the broker, exactly those that were asked for.
+    Records = 1,
+    /// As Kafka record batches (magic 2), just as they stand in the log: one copy less, and the client unpacks.
+    Batches = 2,
+}
+impl Format {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORMAT_UNSPECIFIED",
+            Self::Records => "FORMAT_RECORDS",
+            Self::Batches => "FORMAT_BATCHES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORMAT_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORMAT_RECORDS" => Some(Self::Records),
+            "FORMAT_BATCHES" => Some(Self::Batches),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod consume_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Reads records from topics, alone or as a member of a consumer group.
+    ///
+    /// Groups are those of the Kafka door: members of both doors share partitions when they agree on how to assign them
+    /// (range, roundrobin), and all share the committed offsets. Errors carry google.rpc.ErrorInfo as ProduceService's do:
+    ///   NOT_FOUND            the topic or the partition does not exist (also when it is deleted meanwhile)
+    ///   OUT_OF_RANGE         the offset is below the log's start or beyond its end
+    ///   INVALID_ARGUMENT     a request that cannot be
+    ///   FAILED_PRECONDITION  the group's protocols do not agree, the member was fenced or is unknown
+    ///   UNAVAILABLE          the broker is stopping or cannot read: begin again from the last next_offset
+    #[derive(Debug, Clone)]
+    pub struct ConsumeServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ConsumeServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ConsumeServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ConsumeServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Streams records as they arrive until the client ends it. The first request is `start`.
+        ///
+        /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
+        /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
+        ///
+        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
+        pub async fn consume(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ConsumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ConsumeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.ConsumeService/Consume",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.ConsumeService", "Consume"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Commits offsets for a group without being a member: the group must be empty, or the member and generation given.
+        pub async fn commit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millrace.v1.ConsumeService/Commit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millrace.v1.ConsumeService", "Commit"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod consume_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ConsumeServiceServer.
+    #[async_trait]
+    pub trait ConsumeService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Consume method.
+        type ConsumeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ConsumeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Streams records as they arrive until the client ends it. The first request is `start`.
+        ///
+        /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
+        /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
+        ///
+        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
+        async fn consume(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ConsumeRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ConsumeStream>, tonic::Status>;
+        /// Commits offsets for a group without being a member: the group must be empty, or the member and generation given.
+        async fn commit(
+            &self,
+            request: tonic::Request<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status>;
+    }
+    /// Reads records from topics, alone or as a member of a consumer group.
+    ///
+    /// Groups are those of the Kafka door: members of both doors share partitions when they agree on how to assign them
+    /// (range, roundrobin), and all share the committed offsets. Errors carry google.rpc.ErrorInfo as ProduceService's do:
+    ///   NOT_FOUND            the topic or the partition does not exist (also when it is deleted meanwhile)
+    ///   OUT_OF_RANGE         the offset is below the log's start or beyond its end
+    ///   INVALID_ARGUMENT     a request that cannot be
+    ///   FAILED_PRECONDITION  the group's protocols do not agree, the member was fenced or is unknown
+    ///   UNAVAILABLE          the broker is stopping or cannot read: begin again from the last next_offset
+    #[derive(Debug)]
+    pub struct ConsumeServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ConsumeServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ConsumeServiceServer<T>
+    where
+        T: ConsumeService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/millrace.v1.ConsumeService/Consume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConsumeSvc<T: ConsumeService>(pub Arc<T>);
+                    impl<
+                        T: ConsumeService,
+                    > tonic::server::StreamingService<super::ConsumeRequest>
+                    for ConsumeSvc<T> {
+                        type Response = super::ConsumeResponse;
+                        type ResponseStream = T::ConsumeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ConsumeRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConsumeService>::consume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConsumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millrace.v1.ConsumeService/Commit" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitSvc<T: ConsumeService>(pub Arc<T>);
+                    impl<
+                        T: ConsumeService,
+                    > tonic::server::UnaryService<super::CommitRequest>
+                    for CommitSvc<T> {
+                        type Response = super::CommitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CommitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConsumeService>::commit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ConsumeServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "millrace.v1.ConsumeService";
+    impl<T> tonic::server::NamedService for ConsumeServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A setting with its value. A value that is left out clears it: the default holds again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigEntry {
@@ -2632,668 +3294,6 @@ pub mod admin_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "millrace.v1.AdminService";
     impl<T> tonic::server::NamedService for AdminServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ConsumeRequest {
-    #[prost(oneof = "consume_request::Request", tags = "1, 2, 3, 4, 5, 6, 7")]
-    pub request: ::core::option::Option<consume_request::Request>,
-}
-/// Nested message and enum types in `ConsumeRequest`.
-pub mod consume_request {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Request {
-        #[prost(message, tag = "1")]
-        Start(super::Start),
-        /// More credit, in bytes of records. A stream without `initial_credit_bytes` is not limited by credit but by how fast
-        /// the client takes answers.
-        #[prost(int64, tag = "2")]
-        CreditBytes(i64),
-        /// Commits offsets of the stream's group; answered by `committed`.
-        #[prost(message, tag = "3")]
-        Commit(super::StreamCommit),
-        /// No records of these partitions until they are resumed. What is on its way still comes.
-        #[prost(message, tag = "4")]
-        Pause(super::Partitions),
-        #[prost(message, tag = "5")]
-        Resume(super::Partitions),
-        /// Goes on elsewhere in a partition that this stream reads. Answers that were on their way still come; the first of
-        /// the new place follows `sought`.
-        #[prost(message, tag = "6")]
-        Seek(super::Seek),
-        /// The client has let go of what `revoked` named, and committed what it wants to.
-        #[prost(message, tag = "7")]
-        Released(super::Released),
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Start {
-    /// Left out: no limit by credit.
-    #[prost(int64, optional, tag = "3")]
-    pub initial_credit_bytes: ::core::option::Option<i64>,
-    /// Records in one answer are at most so many bytes, unless a single batch is larger. 0: 1 MiB.
-    #[prost(int32, tag = "4")]
-    pub answer_bytes_max: i32,
-    /// How records come.
-    #[prost(enumeration = "Format", tag = "5")]
-    pub format: i32,
-    #[prost(oneof = "start::Source", tags = "1, 2")]
-    pub source: ::core::option::Option<start::Source>,
-}
-/// Nested message and enum types in `Start`.
-pub mod start {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Source {
-        /// These partitions, each from its position.
-        #[prost(message, tag = "1")]
-        Partitions(super::AssignedPartitions),
-        /// Whatever the group assigns.
-        #[prost(message, tag = "2")]
-        Group(super::GroupMember),
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AssignedPartitions {
-    #[prost(message, repeated, tag = "1")]
-    pub partitions: ::prost::alloc::vec::Vec<StartPartition>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StartPartition {
-    #[prost(string, tag = "1")]
-    pub topic: ::prost::alloc::string::String,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    #[prost(message, optional, tag = "3")]
-    pub position: ::core::option::Option<Position>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GroupMember {
-    #[prost(string, tag = "1")]
-    pub group: ::prost::alloc::string::String,
-    /// Topics that the member wants.
-    #[prost(string, repeated, tag = "2")]
-    pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Where to begin in a partition for which the group has committed nothing, or an offset that is gone. Left out: the
-    /// stream ends with OUT_OF_RANGE instead of a guess.
-    #[prost(message, optional, tag = "3")]
-    pub reset: ::core::option::Option<Position>,
-    /// Ways of assigning that the member accepts, the preferred one first: range, roundrobin. Empty: range, roundrobin.
-    #[prost(string, repeated, tag = "4")]
-    pub protocols: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// A lasting name: the member keeps its partitions over a restart shorter than the session timeout (KIP-345).
-    #[prost(string, optional, tag = "5")]
-    pub instance_id: ::core::option::Option<::prost::alloc::string::String>,
-    /// 0: 45 s.
-    #[prost(int32, tag = "6")]
-    pub session_timeout_ms: i32,
-    /// How long this member may take to release what is revoked. 0: 60 s.
-    #[prost(int32, tag = "7")]
-    pub rebalance_timeout_ms: i32,
-    /// What tools show of this member. Empty: "grpc".
-    #[prost(string, tag = "8")]
-    pub client_id: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Partitions {
-    #[prost(message, repeated, tag = "1")]
-    pub partitions: ::prost::alloc::vec::Vec<TopicPartition>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Seek {
-    #[prost(string, tag = "1")]
-    pub topic: ::prost::alloc::string::String,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    #[prost(message, optional, tag = "3")]
-    pub position: ::core::option::Option<Position>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Released {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StreamCommit {
-    #[prost(message, repeated, tag = "1")]
-    pub offsets: ::prost::alloc::vec::Vec<CommittedOffset>,
-    /// Names this commit in its answer; the client's choice.
-    #[prost(uint64, tag = "2")]
-    pub request_id: u64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ConsumeResponse {
-    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5")]
-    pub response: ::core::option::Option<consume_response::Response>,
-}
-/// Nested message and enum types in `ConsumeResponse`.
-pub mod consume_response {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Response {
-        #[prost(message, tag = "1")]
-        Records(super::FetchedRecords),
-        /// The stream reads these partitions from now on, all of them: sent first, and after each rebalance.
-        #[prost(message, tag = "2")]
-        Assigned(super::Assignment),
-        /// The stream reads no longer from these partitions. Unless `lost`, the client has rebalance_timeout_ms to commit and
-        /// to send `released`.
-        #[prost(message, tag = "3")]
-        Revoked(super::Revoked),
-        #[prost(message, tag = "4")]
-        Committed(super::StreamCommitted),
-        /// The answer to a seek: what follows of this partition is from here.
-        #[prost(message, tag = "5")]
-        Sought(super::StartedAt),
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FetchedRecords {
-    #[prost(string, tag = "1")]
-    pub topic: ::prost::alloc::string::String,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    /// With FORMAT_BATCHES: whole record batches, one behind the other, as they stand in the log. The first may begin
-    /// below the offset that was asked for; skip those records.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub batches: ::prost::bytes::Bytes,
-    /// With FORMAT_RECORDS.
-    #[prost(message, repeated, tag = "4")]
-    pub records: ::prost::alloc::vec::Vec<Record>,
-    /// The offset that follows the last of these records: where to go on, and what to commit.
-    #[prost(int64, tag = "5")]
-    pub next_offset: i64,
-    /// Records below it are safe to read; the difference to next_offset is the lag.
-    #[prost(int64, tag = "6")]
-    pub high_watermark: i64,
-    /// What these records took of the credit.
-    #[prost(int64, tag = "7")]
-    pub credit_bytes: i64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Assignment {
-    #[prost(message, repeated, tag = "1")]
-    pub partitions: ::prost::alloc::vec::Vec<StartedAt>,
-    /// Of a group; for Commit calls beside the stream.
-    #[prost(string, tag = "2")]
-    pub member_id: ::prost::alloc::string::String,
-    #[prost(int32, tag = "3")]
-    pub generation: i32,
-    /// How the group assigns.
-    #[prost(string, tag = "4")]
-    pub protocol: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StartedAt {
-    #[prost(string, tag = "1")]
-    pub topic: ::prost::alloc::string::String,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    #[prost(int64, tag = "3")]
-    pub offset: i64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Revoked {
-    #[prost(message, repeated, tag = "1")]
-    pub partitions: ::prost::alloc::vec::Vec<TopicPartition>,
-    /// The member was too late and others may have these partitions already: commits for them would be refused.
-    #[prost(bool, tag = "2")]
-    pub lost: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StreamCommitted {
-    #[prost(uint64, tag = "1")]
-    pub request_id: u64,
-    #[prost(message, repeated, tag = "2")]
-    pub results: ::prost::alloc::vec::Vec<CommitResult>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CommitResult {
-    #[prost(string, tag = "1")]
-    pub topic: ::prost::alloc::string::String,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    #[prost(message, optional, tag = "3")]
-    pub status: ::core::option::Option<ItemStatus>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CommitRequest {
-    #[prost(string, tag = "1")]
-    pub group: ::prost::alloc::string::String,
-    #[prost(message, repeated, tag = "2")]
-    pub offsets: ::prost::alloc::vec::Vec<CommittedOffset>,
-    /// As the stream's `assigned` said; left out by those who are no member.
-    #[prost(string, optional, tag = "3")]
-    pub member_id: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(int32, optional, tag = "4")]
-    pub generation: ::core::option::Option<i32>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CommitResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub results: ::prost::alloc::vec::Vec<CommitResult>,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Format {
-    /// As RECORDS.
-    Unspecified = 0,
-    /// Taken out of their batches by the broker, exactly those that were asked for.
-    Records = 1,
-    /// As Kafka record batches (magic 2), just as they stand in the log: one copy less, and the client unpacks.
-    Batches = 2,
-}
-impl Format {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "FORMAT_UNSPECIFIED",
-            Self::Records => "FORMAT_RECORDS",
-            Self::Batches => "FORMAT_BATCHES",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "FORMAT_UNSPECIFIED" => Some(Self::Unspecified),
-            "FORMAT_RECORDS" => Some(Self::Records),
-            "FORMAT_BATCHES" => Some(Self::Batches),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod consume_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Reads records from topics, alone or as a member of a consumer group.
-    ///
-    /// Groups are those of the Kafka door: members of both doors share partitions when they agree on how to assign them
-    /// (range, roundrobin), and all share the committed offsets. Errors carry google.rpc.ErrorInfo as ProduceService's do:
-    ///   NOT_FOUND            the topic or the partition does not exist (also when it is deleted meanwhile)
-    ///   OUT_OF_RANGE         the offset is below the log's start or beyond its end
-    ///   INVALID_ARGUMENT     a request that cannot be
-    ///   FAILED_PRECONDITION  the group's protocols do not agree, the member was fenced or is unknown
-    ///   UNAVAILABLE          the broker is stopping or cannot read: begin again from the last next_offset
-    #[derive(Debug, Clone)]
-    pub struct ConsumeServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl<T> ConsumeServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> ConsumeServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            ConsumeServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Streams records as they arrive until the client ends it. The first request is `start`.
-        ///
-        /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
-        /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
-        ///
-        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
-        pub async fn consume(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::ConsumeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::ConsumeResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/millrace.v1.ConsumeService/Consume",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("millrace.v1.ConsumeService", "Consume"));
-            self.inner.streaming(req, path, codec).await
-        }
-        /// Commits offsets for a group without being a member: the group must be empty, or the member and generation given.
-        pub async fn commit(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CommitRequest>,
-        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/millrace.v1.ConsumeService/Commit",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("millrace.v1.ConsumeService", "Commit"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod consume_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ConsumeServiceServer.
-    #[async_trait]
-    pub trait ConsumeService: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Consume method.
-        type ConsumeStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::ConsumeResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Streams records as they arrive until the client ends it. The first request is `start`.
-        ///
-        /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
-        /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
-        ///
-        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
-        async fn consume(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::ConsumeRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::ConsumeStream>, tonic::Status>;
-        /// Commits offsets for a group without being a member: the group must be empty, or the member and generation given.
-        async fn commit(
-            &self,
-            request: tonic::Request<super::CommitRequest>,
-        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status>;
-    }
-    /// Reads records from topics, alone or as a member of a consumer group.
-    ///
-    /// Groups are those of the Kafka door: members of both doors share partitions when they agree on how to assign them
-    /// (range, roundrobin), and all share the committed offsets. Errors carry google.rpc.ErrorInfo as ProduceService's do:
-    ///   NOT_FOUND            the topic or the partition does not exist (also when it is deleted meanwhile)
-    ///   OUT_OF_RANGE         the offset is below the log's start or beyond its end
-    ///   INVALID_ARGUMENT     a request that cannot be
-    ///   FAILED_PRECONDITION  the group's protocols do not agree, the member was fenced or is unknown
-    ///   UNAVAILABLE          the broker is stopping or cannot read: begin again from the last next_offset
-    #[derive(Debug)]
-    pub struct ConsumeServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ConsumeServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ConsumeServiceServer<T>
-    where
-        T: ConsumeService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/millrace.v1.ConsumeService/Consume" => {
-                    #[allow(non_camel_case_types)]
-                    struct ConsumeSvc<T: ConsumeService>(pub Arc<T>);
-                    impl<
-                        T: ConsumeService,
-                    > tonic::server::StreamingService<super::ConsumeRequest>
-                    for ConsumeSvc<T> {
-                        type Response = super::ConsumeResponse;
-                        type ResponseStream = T::ConsumeStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::ConsumeRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ConsumeService>::consume(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ConsumeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/millrace.v1.ConsumeService/Commit" => {
-                    #[allow(non_camel_case_types)]
-                    struct CommitSvc<T: ConsumeService>(pub Arc<T>);
-                    impl<
-                        T: ConsumeService,
-                    > tonic::server::UnaryService<super::CommitRequest>
-                    for CommitSvc<T> {
-                        type Response = super::CommitResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CommitRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ConsumeService>::commit(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CommitSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ConsumeServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "millrace.v1.ConsumeService";
-    impl<T> tonic::server::NamedService for ConsumeServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
