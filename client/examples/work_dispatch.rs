@@ -33,8 +33,9 @@ async fn main() -> Done {
     let run = std::process::id();
     let producer = client.producer().build().await?;
     for job in 0..COUNT {
-        // Without a key the producer shares them out among the partitions.
-        drop(producer.send(JOBS, Record::new(format!("{run}/{job}"))).await?);
+        // The key shares them out among the partitions.
+        let job = Record::new(format!("{run}/{job}")).with_key(job.to_string());
+        drop(producer.send(JOBS, job).await?);
     }
     producer.close().await?;
     let mut by_worker = BTreeMap::<_, usize>::new();

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ pub struct Consumer {
     next_commit: u64,
     commit_timer: Option<Pin<Box<Sleep>>>,
     /// The record that was handed out last.
-    last: Option<(TopicPartition, i64)>,
+    last: Option<(Arc<TopicPartition>, i64)>,
     /// Records handed out since the stream was looked at.
     since_look: u32,
     /// An error that was not told yet ends it.

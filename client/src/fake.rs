@@ -68,6 +68,7 @@ struct State {
 enum Order {
     Revoke { lost: bool },
     Assign,
+    Reset,
     End(Code, &'static str),
 }
 
@@ -205,6 +206,16 @@ impl Fake {
 
     pub(crate) fn assign(&self) {
         self.order(&Order::Assign);
+    }
+
+    /// A partition loses all its records, as after a crash on a topic with relaxed durability.
+    pub(crate) fn truncate(&self, topic: &str, partition: usize) {
+        self.state().topics.get_mut(topic).unwrap()[partition] = Log::default();
+    }
+
+    /// Streams go on at the start of their partitions, of their own accord.
+    pub(crate) fn reset(&self) {
+        self.order(&Order::Reset);
     }
 
     pub(crate) fn end_consumers(&self, code: Code, reason: &'static str) {
@@ -539,6 +550,10 @@ impl Session {
     async fn obey(&mut self, order: Order) -> Option<()> {
         match order {
             Order::Assign => self.assign().await,
+            Order::Reset => {
+                self.places.values_mut().for_each(|place| place.0 = 0);
+                Some(())
+            }
             Order::Revoke { lost } => {
                 let places = std::mem::take(&mut self.places).into_keys();
                 let key = |(topic, partition)| TopicPartition { topic, partition };

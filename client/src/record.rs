@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_proto::v1;
+use tracing::field::{Empty, display};
 
 use crate::TraceParent;
 
@@ -88,6 +89,16 @@ impl ReceivedRecord {
     /// The trace that this record belongs to, if its sender said so by the header `traceparent`.
     pub fn traceparent(&self) -> Option<TraceParent> {
         std::str::from_utf8(self.header(crate::trace::HEADER)?).ok()?.parse().ok()
+    }
+
+    /// A span for the work on this record, which names its place and its trace: `work.instrument(record.span())`.
+    pub fn span(&self) -> tracing::Span {
+        let Self { topic, partition, offset, .. } = self;
+        let span = tracing::info_span!("consume", %topic, partition, offset, traceparent = Empty);
+        if let Some(parent) = self.traceparent() {
+            span.record("traceparent", display(parent));
+        }
+        span
     }
 
     /// Where the record stands.

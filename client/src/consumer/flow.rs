@@ -163,11 +163,11 @@ impl Consumer {
                 self.open = self.answers.pop_front();
             }
             let Some(answer) = &mut self.open else { return Ok(None) };
-            let known = self.partitions.get_mut(&answer.key);
+            let known = self.partitions.get_mut(&*answer.key);
             let partition = known.expect("answers go with their partition");
             if let Some(record) = answer.next(partition.next)? {
                 partition.next = record.offset + 1;
-                self.last = Some((answer.key.clone(), record.offset));
+                self.last = Some((Arc::clone(&answer.key), record.offset));
                 return Ok(Some(record));
             }
             partition.next = partition.next.max(answer.next_offset);
@@ -189,7 +189,7 @@ impl Consumer {
     pub(super) fn discard(&mut self, key: &TopicPartition) {
         let mut freed = 0;
         let mut is_other = |answer: &Answer| {
-            let is_other = answer.key != *key;
+            let is_other = *answer.key != *key;
             freed += if is_other { 0 } else { answer.credit_bytes };
             is_other
         };
@@ -392,7 +392,7 @@ impl Consumer {
         let next_offset = records.next_offset;
         partition.wire = StartAt::Offset(next_offset);
         let topic = Arc::clone(&partition.topic);
-        let answer = Answer::new(key, topic, records.batches, next_offset, credit_bytes);
+        let answer = Answer::new(Arc::new(key), topic, records.batches, next_offset, credit_bytes);
         self.answers.push_back(answer);
     }
 
@@ -545,7 +545,7 @@ impl Consumer {
     /// When it is dropped.
     pub(super) fn commit_what_is_done(&mut self) -> Option<u64> {
         if let Some((key, offset)) = self.last.take()
-            && let Some(partition) = self.partitions.get_mut(&key)
+            && let Some(partition) = self.partitions.get_mut(&*key)
         {
             partition.next = offset;
         }
@@ -596,6 +596,9 @@ impl Consumer {
     }
 
     async fn commit_until_done(&mut self, offsets: Option<&[CommitOffset]>) -> Result<(), Error> {
+        // Nobody waits for those any more who stopped waiting.
+        self.commits.retain(|_, it| !it.is_awaited);
+        let mut backoff = self.client.backoff();
         loop {
             poll_fn(|context| self.poll_until_ready(context)).await?;
             let offsets = match offsets {
@@ -611,6 +614,7 @@ impl Consumer {
                 Err(error) if error.is_retriable() => debug!(%error, "commit tried again"),
                 answered => return answered,
             }
+            sleep(backoff.pause()).await;
         }
     }
 

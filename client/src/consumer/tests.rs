@@ -137,13 +137,11 @@ async fn what_was_handed_out_is_committed_once_the_next_is_asked_for() {
     let (fake, client) = started(&[100]).await;
     let mut consumer =
         member(&client).commit_interval(Duration::from_millis(1)).build().await.unwrap();
-    take(&mut consumer, 0..10).await;
-    let next = tokio::time::timeout(Duration::from_millis(50), async {
-        take(&mut consumer, 10..100).await;
-        consumer.next().await
-    });
-    assert!(next.await.is_err(), "there is no more");
-    fake.until("all is committed", |it| it.committed("t", 0) == Some(100)).await;
+    take(&mut consumer, 0..100).await;
+    tokio::select! {
+        record = consumer.next() => panic!("there is no more: {record:?}"),
+        () = fake.until("all is committed", |it| it.committed("t", 0) == Some(100)) => {}
+    }
 }
 
 #[tokio::test]
@@ -200,11 +198,11 @@ async fn what_is_revoked_is_committed_before_it_is_let_go() {
     // Nobody asks for a record: nothing is let go while the tenth is in work.
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert!(!fake.journal().contains(&"released".to_owned()));
-    // The stream is looked at once the records at hand are used up.
-    let asked = tokio::time::timeout(Duration::from_millis(200), async {
-        while consumer.next().await.unwrap().is_some() {}
-    });
-    assert!(asked.await.is_err());
+    take(&mut consumer, 10..100).await;
+    tokio::select! {
+        record = consumer.next() => panic!("there is no more: {record:?}"),
+        () = fake.until("it is let go", |it| it.journal().contains(&"released".to_owned())) => {}
+    }
     let journal = fake.journal();
     let released = journal.iter().position(|it| it == "released").unwrap();
     assert!(journal[released - 1].starts_with("commit t-0 at"), "{journal:?}");
@@ -302,6 +300,17 @@ async fn what_is_paused_rests_and_goes_on_where_it_was() {
     consumer.resume(&[t(0)]).unwrap();
     let left = 300 - take(&mut consumer, 0, None).await[0];
     assert_eq!(take(&mut consumer, left as usize, Some(1)).await, [300, 300]);
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_end_is_read_anew_from_where_the_group_is_reset() {
+    let (fake, client) = started(&[100]).await;
+    let mut consumer = member(&client).build().await.unwrap();
+    take(&mut consumer, 0..100).await;
+    fake.truncate("t", 0);
+    fill(&client, 0, 0..50).await;
+    fake.reset();
+    take(&mut consumer, 0..50).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ const UNPACKED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Records of one partition that came in one answer.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) key: TopicPartition,
+    pub(super) key: Arc<TopicPartition>,
     topic: Arc<str>,
     /// Whole batches, of which none is open.
     batches: Bytes,
@@ -29,7 +29,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(
-        key: TopicPartition,
+        key: Arc<TopicPartition>,
         topic: Arc<str>,
         batches: Bytes,
         next_offset: i64,
@@ -108,7 +108,7 @@ impl Answer {
     }
 
     fn damaged(&self, offset: i64, reason: &dyn std::fmt::Display) -> Error {
-        let TopicPartition { topic, partition } = self.key.clone();
+        let TopicPartition { topic, partition } = TopicPartition::clone(&self.key);
         Error::Damaged { topic, partition, offset, reason: reason.to_string() }
     }
 }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn answer(batches: Vec<u8>) -> Answer {
-        Answer::new(TopicPartition::new("t", 3), "t".into(), batches.into(), 99, 1)
+        Answer::new(Arc::new(TopicPartition::new("t", 3)), "t".into(), batches.into(), 99, 1)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use millrace_model::ids::{ProducerEpoch, ProducerId};
 use millrace_model::record::{BatchBuilder, NewRecord};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+use tracing::{Span, debug};
 
 use crate::{Error, Position, Record};
 
@@ -55,6 +56,8 @@ pub(super) struct Batch {
     pub(super) number: Option<Number>,
     /// It was sent, and nobody knows whether it was written.
     pub(super) doubtful: bool,
+    /// From when it is sent first until its answer.
+    pub(super) span: Span,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl Batch {
             epoch,
             number: None,
             doubtful: false,
+            span: Span::none(),
         }
     }
 
@@ -132,6 +136,7 @@ impl Batch {
 
     /// It is written. A base of -1: where, the broker has forgotten.
     pub(super) fn acknowledge(&mut self, partition: i32, base_offset: i64) {
+        debug!(parent: &self.span, offset = base_offset, "acknowledged");
         self.room = None;
         for (index, done) in self.waiting.drain(..).enumerate() {
             let offset = if base_offset < 0 { -1 } else { base_offset + index as i64 };
@@ -141,6 +146,7 @@ impl Batch {
     }
 
     pub(super) fn fail(&mut self, error: &Error) {
+        debug!(parent: &self.span, %error, "failed");
         self.room = None;
         for done in self.waiting.drain(..) {
             let _ = done.send(Err(error.clone()));

@@ -17,7 +17,7 @@ use millrace_model::batch::increment_sequence;
 use millrace_proto::v1::ProduceRequest;
 use millrace_proto::v1::produce_request::Payload;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, debug_span, warn};
 
 use crate::producer::Settings;
 use crate::producer::batch::{Batch, Identity, Number, Outgoing};
@@ -135,7 +135,10 @@ impl Lane {
         }
         let bytes = batch.numbered(number);
         let (topic, partition, records) = (&*self.topic, self.partition, batch.count());
-        debug!(topic, partition, records, bytes = bytes.len(), "batch sent");
+        if batch.span.is_none() {
+            batch.span = debug_span!("produce", topic, partition, records, bytes = bytes.len());
+        }
+        debug!(parent: &batch.span, sequence = number.sequence, "sent");
         self.in_flight.push_back(InFlight { request_id, batch, is_back: false });
         Some(ProduceRequest {
             topic: topic.to_owned(),

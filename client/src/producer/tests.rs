@@ -182,7 +182,7 @@ async fn send_waits_for_room_and_no_longer() {
 
 #[tokio::test]
 async fn a_record_that_waits_for_too_long_fails_and_the_next_is_written() {
-    let (fake, producer) = started(|it| it.delivery_timeout(Duration::from_millis(300))).await;
+    let (fake, producer) = started(|it| it.delivery_timeout(Duration::from_secs(2))).await;
     fake.down();
     let lost = producer.send("t", Record::new("lost").with_partition(0)).await.unwrap();
     let error = lost.await.unwrap_err();
@@ -201,7 +201,7 @@ async fn a_record_that_waits_for_too_long_fails_and_the_next_is_written() {
 
 #[tokio::test]
 async fn what_is_under_way_when_time_is_over_leaves_the_order_whole() {
-    let (fake, producer) = started(|it| it.delivery_timeout(Duration::from_millis(300))).await;
+    let (fake, producer) = started(|it| it.delivery_timeout(Duration::from_secs(2))).await;
     fake.hold(true);
     let lost = producer.send("t", Record::new("late").with_partition(0)).await.unwrap();
     assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::Timeout);
