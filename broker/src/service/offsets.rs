@@ -120,10 +120,8 @@ pub(crate) async fn locate(
         Place::At(offset) => Ok(at(offset)),
         Place::Since(time) => {
             let found = find(partition, Spec::AtOrAfter(time), None).await?;
-            Ok(found.map_or(at(end), |it| Located {
-                offset: it.offset,
-                timestamp: Some(it.timestamp),
-            }))
+            Ok(found
+                .map_or(at(end), |it| Located { offset: it.offset, timestamp: Some(it.timestamp) }))
         }
     }
 }
