@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use millrace_model::env::Prng;
 use tonic::Code;
 
 use crate::fake::{Fake, Fault};
@@ -73,6 +74,32 @@ async fn whatever_breaks_records_are_written_once_and_in_order() {
         many.extend([None, CutAfter, None, Doubt, unavailable(), None, None, CutBefore]);
     }
     check(many).await;
+}
+
+/// As above, with the faults left to luck; a seed that fails is printed.
+#[tokio::test]
+async fn whatever_breaks_at_random_records_are_written_once_and_in_order() {
+    for seed in 0..30 {
+        println!("seed {seed}");
+        let mut luck = Prng::new(seed);
+        let (fake, producer) = started(|it| it).await;
+        let mut faults = Vec::new();
+        for _ in 0..luck.below(60) {
+            faults.push(match luck.below(10) {
+                0 => Fault::CutBefore,
+                1 => Fault::CutAfter,
+                2 => Fault::Doubt,
+                3 => Fault::Refuse(Code::Unavailable, "NOT_ENOUGH_REPLICAS"),
+                4 => Fault::Refuse(Code::ResourceExhausted, "THROTTLING_QUOTA_EXCEEDED"),
+                _ => Fault::None,
+            });
+        }
+        fake.faults(faults);
+        let first = luck.below(100) as u32;
+        send_numbers(&producer, 0..first).await;
+        send_numbers(&producer, first..200).await;
+        assert_eq!(fake.values("t", 0), numbers(0..200));
+    }
 }
 
 #[tokio::test]
