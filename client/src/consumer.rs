@@ -3,9 +3,10 @@
 //! A consumer is driven by those who ask it for records: while nobody asks, the broker sends what credit allows and no
 //! more, and nothing is committed or let go. So a record that is in work is never handed to another member meanwhile,
 //! unless its owner is slower than `rebalance_timeout`. There is one owner of all state and no task behind it; `flow.rs`
-//! is what happens with the stream, this file is what applications see.
+//! is what happens with the stream, `commit.rs` commits, this file is what applications see.
 
 mod builder;
+mod commit;
 mod flow;
 mod link;
 mod partition;
@@ -27,7 +28,7 @@ use tokio::time::{Instant, Sleep, timeout};
 pub use builder::ConsumerBuilder;
 
 use crate::consumer::builder::Settings;
-use crate::consumer::flow::Commit;
+use crate::consumer::commit::Commit;
 use crate::consumer::link::Link;
 use crate::consumer::partition::Partition;
 use crate::consumer::unpack::Answer;
@@ -196,11 +197,11 @@ impl Consumer {
     /// Commits what was handed out, if it commits by itself, leaves the group and ends.
     ///
     /// # Errors
-    /// The last commit failed.
+    /// The last commit failed, or the broker is away for longer than the client's `call_timeout`.
     pub async fn close(mut self) -> Result<(), Error> {
         self.is_ended = true;
         let does_commit = self.settings.auto_commit && self.settings.group.is_some();
-        if does_commit && matches!(self.link, Link::Up(_)) { self.commit().await } else { Ok(()) }
+        if does_commit { self.commit().await } else { Ok(()) }
     }
 
     fn assigned(&mut self, key: &TopicPartition) -> Result<&mut Partition, Error> {
