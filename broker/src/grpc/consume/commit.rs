@@ -8,7 +8,7 @@ use millrace_kernel::group::{
 };
 use millrace_model::ids::{GroupId, PartitionIndex, TopicId, TopicName};
 use millrace_model::offset::LeaderEpoch;
-use millrace_proto::v1::{CommitResult, CommittedOffset, ItemStatus};
+use millrace_proto::v1::{CommitResult, CommittedOffset};
 
 use crate::error::BrokerError;
 use crate::grpc::errors;
@@ -34,15 +34,12 @@ pub(super) async fn commit(
     offsets: Vec<CommittedOffset>,
 ) -> Result<Vec<CommitResult>, GroupFailed> {
     let mut topics: BTreeMap<TopicName, Vec<CommitOffset>> = BTreeMap::new();
-    let mut refused = Vec::with_capacity(offsets.len());
+    let mut admitted = Vec::with_capacity(offsets.len());
     for offset in &offsets {
-        refused.push(match admit(hall, offset) {
-            Ok((topic, offset)) => {
-                topics.entry(topic).or_default().push(offset);
-                None
-            }
-            Err(error) => Some(errors::item(&error)),
-        });
+        admitted.push(admit(hall, offset).map(|(topic, offset)| {
+            topics.entry(topic.clone()).or_default().push(offset);
+            topic
+        }));
     }
     let topics = topics.into_iter().map(|(topic, partitions)| PerTopic { topic, partitions });
     let group = by.group.clone();
@@ -54,15 +51,22 @@ pub(super) async fn commit(
         retention_ms: None,
         topics: topics.collect(),
     };
-    let statuses = match groups::call(hall, &group, GroupCommand::CommitOffsets(command)).await? {
-        GroupReply::CommitOffsets(results) => by_partition(results?),
+    let results = match groups::call(hall, &group, GroupCommand::CommitOffsets(command)).await? {
+        GroupReply::CommitOffsets(results) => results?,
         other => unreachable!("a commit was answered with {other:?}"),
     };
-    let results = offsets.into_iter().zip(refused).map(|(offset, refused)| {
-        let key = (offset.topic, offset.partition);
-        let status = refused.or_else(|| statuses.get(&key).cloned());
-        let status = status.unwrap_or_else(errors::success);
-        CommitResult { topic: key.0, partition: key.1, status: Some(status) }
+    // The coordinator answers in the order of each topic's offsets.
+    let mut results: BTreeMap<TopicName, std::vec::IntoIter<_>> =
+        results.into_iter().map(|it| (it.topic, it.partitions.into_iter())).collect();
+    let results = offsets.into_iter().zip(admitted).map(|(offset, admitted)| {
+        let status = match admitted {
+            Err(error) => errors::item(&error),
+            Ok(topic) => match results.get_mut(&topic).and_then(Iterator::next) {
+                Some((_, Err(error))) => errors::group_item(error),
+                Some((_, Ok(()))) | None => errors::success(),
+            },
+        };
+        CommitResult { topic: offset.topic, partition: offset.partition, status: Some(status) }
     });
     Ok(results.collect())
 }
@@ -97,19 +101,4 @@ fn admit(hall: &Hall, offset: &CommittedOffset) -> Result<(TopicName, CommitOffs
         topic_id: TopicId::ZERO,
     };
     Ok((topic.name().clone(), commit))
-}
-
-/// Those that were not committed.
-fn by_partition(
-    results: Vec<PerTopic<millrace_kernel::group::PartitionResults>>,
-) -> BTreeMap<(String, i32), ItemStatus> {
-    let mut statuses = BTreeMap::new();
-    for PerTopic { topic, partitions } in results {
-        for (partition, result) in partitions {
-            if let Err(error) = result {
-                statuses.insert((topic.to_string(), partition.0), errors::group_item(error));
-            }
-        }
-    }
-    statuses
 }
