@@ -443,7 +443,7 @@ impl Metrics {
         page.metric(
             "millrace_sync_files",
             Kind::Histogram,
-            "Size of such a group: files made durable together.",
+            "Files made durable together, by one group of writes.",
         );
         page.histogram(&[], &self.sync_files);
         page.gauge("millrace_topics", "Topics, internal ones included.", &self.topics);

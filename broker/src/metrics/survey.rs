@@ -92,7 +92,7 @@ impl Survey {
     }
 
     fn render_topics(&self, page: &mut Page) {
-        let counters: [(&'static str, &str, fn(&Volume) -> u64); 4] = [
+        let counters: [Row<Volume, u64>; 4] = [
             (
                 "millrace_topic_produced_records_total",
                 "Records written to a topic since the broker started.",
@@ -131,7 +131,7 @@ impl Survey {
     }
 
     fn render_partitions(&self, page: &mut Page) {
-        let offsets: [(&'static str, &str, fn(&PartitionFigures) -> i64); 2] = [
+        let offsets: [Row<PartitionFigures, i64>; 2] = [
             (
                 "kafka_topic_partition_current_offset",
                 "The offset that the next record of a partition gets, as consumers see it.",
@@ -168,7 +168,7 @@ impl Survey {
         page.metric(
             "kafka_consumergroup_current_offset_sum",
             Kind::Untyped,
-            "The same, summed over a topic.",
+            "What a group has committed, summed over a topic.",
         );
         self.each_topic(page, |it| it.committed);
         page.metric(
@@ -182,7 +182,7 @@ impl Survey {
         page.metric(
             "kafka_consumergroup_lag_sum",
             Kind::Untyped,
-            "The same, summed over a topic; partitions without a committed offset count 0.",
+            "The lag of a group, summed over a topic; a partition where it has committed nothing counts 0.",
         );
         self.each_topic(page, |it| it.committed.and(it.lag).map(|lag| lag.records));
     }
@@ -197,7 +197,7 @@ impl Survey {
         page.metric(
             "millrace_consumer_group_lag_seconds",
             Kind::Gauge,
-            "Age of the first of them by its timestamp; 0 when there is none.",
+            "Age of the first record of a partition that a group has not committed, by its timestamp; 0 when there is none.",
         );
         self.each(page, "group", |it| it.lag.map(|lag| lag.age_ms as f64 / 1e3));
     }
@@ -235,6 +235,9 @@ impl Survey {
         }
     }
 }
+
+/// A metric's name, help and value.
+type Row<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
 /// What kafka_exporter shows where nothing is committed.
 const NOTHING: i64 = -1;
