@@ -1,7 +1,7 @@
 //! Spans of requests: one for each, from the door to the reply, within the trace of whoever asks (W3C `traceparent`).
 //!
-//! They are told at debug level under one target to whoever listens: the exporter (`ops::telemetry`), or the log where
-//! `tracing.filter` says `millrace::request=debug`. While nobody listens, a request pays for one look at a flag. No
+//! They are told at debug level under one target to whoever listens: the exporter (`ops::telemetry`), or the log, whose
+//! lines carry them where `tracing.filter` says `millrace::request=debug`. While nobody listens, a request pays for one look at a flag. No
 //! record's contents or key is ever in a span.
 
 use std::net::SocketAddr;
