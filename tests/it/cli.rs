@@ -44,20 +44,20 @@ fn run(mut command: Command, input: &[u8]) -> Ended {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the command starts");
-    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    let (mut stdin, input) = (child.stdin.take().expect("it is piped"), input.to_vec());
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let stdout = all_of(child.stdout.take().unwrap());
-    let stderr = all_of(child.stderr.take().unwrap());
-    let ended = until(PATIENCE, || child.try_wait().unwrap());
+    let stdout = all_of(child.stdout.take().expect("it is piped"));
+    let stderr = all_of(child.stderr.take().expect("it is piped"));
+    let ended = until(PATIENCE, || child.try_wait().expect("our own child"));
     if ended.is_none() {
         let _ = child.kill();
         let _ = child.wait();
     }
-    writer.join().unwrap();
+    writer.join().expect("it writes or gives up");
     let ended = Ended {
         code: ended.and_then(|status| status.code()),
-        stdout: stdout.join().unwrap(),
-        stderr: stderr.join().unwrap(),
+        stdout: stdout.join().expect("it is text"),
+        stderr: stderr.join().expect("it is text"),
     };
     assert!(ended.code.is_some(), "{command:?} did not end by itself: {ended:?}");
     ended
@@ -140,23 +140,24 @@ impl Running {
     fn start(broker: &BrokerProcess, arguments: &[&str]) -> Self {
         let mut command = command(broker, arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = child.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut child = child.spawn().expect("the command starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, lines }
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
+        self.lines.read_line(&mut line).expect("the output is text");
         line.trim_end().to_owned()
     }
 
     fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("our own child");
     }
 
     fn code(&mut self) -> Option<i32> {
-        until(PATIENCE, || self.child.try_wait().unwrap()).and_then(|status| status.code())
+        until(PATIENCE, || self.child.try_wait().expect("our own child"))
+            .and_then(|status| status.code())
     }
 }
 

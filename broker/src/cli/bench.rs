@@ -54,18 +54,36 @@ struct Target {
     #[arg(short, long)]
     topic: Option<String>,
     /// Partitions of the topic that is made
-    #[arg(short, long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(
+        short,
+        long,
+        value_name = "COUNT",
+        default_value_t = 6,
+        value_parser = clap::value_parser!(i32).range(1..)
+    )]
     partitions: i32,
     /// A setting of the topic that is made; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<Assignment>,
     /// Bytes of a value
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     record_bytes: u32,
     /// Connections, each with a producer or consumer of its own
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(
+        short,
+        long,
+        value_name = "COUNT",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
     connections: u16,
-    #[arg(short = 'z', long, value_enum, default_value_t)]
+    /// How batches are compressed
+    #[arg(short = 'z', long, value_enum, value_name = "CODEC", default_value_t)]
     compression: Compression,
 }
 

@@ -31,6 +31,9 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows settings
+    #[command(after_help = "Examples:\n  \
+                      millrace config get log.dirs num.partitions\n  \
+                      millrace config get --topic orders --docs")]
     Get {
         /// Only these settings
         #[arg(value_name = "KEY")]
@@ -46,7 +49,11 @@ enum Command {
         docs: bool,
     },
     /// Changes settings of a topic, all or none
+    #[command(after_help = "Examples:\n  \
+                      millrace config set --topic orders retention.ms=86400000 max.message.bytes=2000000\n  \
+                      millrace config set --topic orders --unset retention.ms")]
     Set {
+        /// Whose settings; those of the broker are changed by its file, environment and flags
         #[arg(short, long)]
         topic: String,
         #[arg(value_name = "KEY=VALUE", value_parser = assignment, required_unless_present = "unset")]

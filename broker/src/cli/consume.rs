@@ -34,8 +34,9 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Read records of topics.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --follow it ends where the topic ends now. In a pattern stand %t topic, %p partition, %o offset,\n\
-                  %k key, %v value, %T timestamp in milliseconds, %h headers, %% a percent sign, \\n and \\t.\n\n\
+    after_help = "Without --follow it ends where the topic ends now. In a pattern stand %t topic, %p partition,\n\
+                  %o offset, %k key, %v value, %T timestamp in milliseconds, %h headers, %% a percent sign,\n\
+                  \\n and \\t.\n\n\
                   Examples:\n  \
                   millrace consume orders                                  all that is there\n  \
                   millrace consume orders --from -10                       the last ten of each partition\n  \
@@ -46,6 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
                   millrace consume orders --format '%T %p/%o %k=%v\\n'"
 )]
 pub(super) struct Arguments {
+    /// One topic, or several
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// values, json, or a pattern with %

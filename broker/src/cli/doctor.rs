@@ -27,6 +27,8 @@ const OPEN_FILES_MIN: u64 = 20_000;
 /// Every open partition takes up to three maps, see docs/operations.md; the rest is for everything else.
 const MAPS_PER_PARTITION: u64 = 3;
 const MAPS_SPARE: u64 = 5_000;
+/// What a data directory has and others have not: a relative path may lead elsewhere from here than from the broker.
+const IDENTITY: &str = "meta.properties";
 /// Free space below which a disk is nearly, or as good as, full.
 const FREE_SHARE_WARN: f64 = 0.15;
 const FREE_BYTES_BAD: u64 = 1 << 30;
@@ -301,8 +303,8 @@ fn retention(report: &mut Report, value: &impl Fn(&str) -> String) {
         .or_else(|| in_ms("log.retention.hours", 3_600_000));
     let bytes_max: i64 = value("log.retention.bytes").parse().unwrap_or(-1);
     let size = match bytes_max {
-        ..0 => "of any size".to_owned(),
-        limit => format!("up to {} a partition", bytes(limit as f64)),
+        ..0 => "however many they are".to_owned(),
+        limit => format!("at most {} of each partition", bytes(limit as f64)),
     };
     match ms {
         Some(-1) if bytes_max < 0 => report.add_with_advice(
@@ -369,7 +371,8 @@ fn data_dir(
         Some(found).filter(|value| !value.is_empty()).map(PathBuf::from)
     };
     let path = value("log.dirs").or_else(|| value("log.dir"))?;
-    (broker.is_here() && path.is_absolute()).then_some(path)
+    let is_found = path.is_absolute() || path.join(IDENTITY).is_file();
+    (broker.is_here() && is_found).then_some(path)
 }
 
 fn disk(report: &mut Report, path: Option<&Path>) {

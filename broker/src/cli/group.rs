@@ -48,8 +48,14 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  millrace group reset-offsets billing --topic orders --to earliest --dry-run\n  \
+                  millrace group reset-offsets billing --topic orders --to 2026-01-02T03:04:05Z\n  \
+                  millrace group reset-offsets billing --topic orders --partition 0,1 --to 42\n\n\
+                  An offset outside the log becomes its nearest end.")]
 struct Reset {
     group: String,
+    /// May be given many times
     #[arg(short, long, required = true)]
     topic: Vec<String>,
     /// Only these partitions [default: all]

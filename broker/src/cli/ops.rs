@@ -61,28 +61,43 @@ fn page(answer: &str) -> Option<Page> {
     Some(Page { status, date, body: body.to_owned() })
 }
 
-/// The samples of a metrics page, summed over labels.
+/// The samples of a metrics page: each metric summed over its labels, and over all of them but the topic.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Samples {
     sums: BTreeMap<String, f64>,
+    /// By metric and topic.
+    topics: BTreeMap<(String, String), f64>,
 }
 
 impl Samples {
     pub(super) fn read(page: &str) -> Self {
-        let mut sums = BTreeMap::new();
+        let mut found = Self::default();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let name = series.split('{').next().unwrap_or(series);
-            if let Ok(value) = value.parse::<f64>() {
-                *sums.entry(name.to_owned()).or_insert(0.0) += value;
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            *found.sums.entry(name.to_owned()).or_insert(0.0) += value;
+            if let Some(topic) = topic_of(labels) {
+                *found.topics.entry((name.to_owned(), topic.to_owned())).or_insert(0.0) += value;
             }
         }
-        Self { sums }
+        found
     }
 
     pub(super) fn value(&self, name: &str) -> Option<f64> {
         self.sums.get(name).copied()
     }
+
+    /// `None` where the page does not have the topic: it leaves some out when there are very many.
+    pub(super) fn topic_value(&self, name: &str, topic: &str) -> Option<f64> {
+        self.topics.get(&(name.to_owned(), topic.to_owned())).copied()
+    }
+}
+
+/// The value of the label `topic`. Names of topics need no escapes.
+fn topic_of(labels: &str) -> Option<&str> {
+    let mut labels = labels.trim_end_matches('}').split(',');
+    labels.find_map(|label| label.strip_prefix("topic=\"")?.strip_suffix('"'))
 }
 
 #[cfg(test)]
@@ -106,5 +121,10 @@ mod tests {
         assert_eq!(samples.value("a"), Some(5.0));
         assert_eq!(samples.value("b"), Some(0.5));
         assert_eq!(samples.value("c"), None);
+        let page = "a{topic=\"t.1\",partition=\"0\"} 1\na{partition=\"1\",topic=\"t.1\"} 2\na{topic=\"u\"} 4\n";
+        let samples = Samples::read(page);
+        assert_eq!(samples.value("a"), Some(7.0));
+        assert_eq!(samples.topic_value("a", "t.1"), Some(3.0));
+        assert_eq!(samples.topic_value("a", "v"), None);
     }
 }

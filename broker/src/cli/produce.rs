@@ -39,6 +39,7 @@ const LINGER: Duration = Duration::from_millis(5);
                   A line of JSON is {\"key\":..,\"value\":..,\"headers\":[{\"key\":..,\"value\":..}],\"timestamp_ms\":..};\n\
                   each field may be left out, {\"base64\":\"..\"} stands for bytes that are no text.")]
 pub(super) struct Arguments {
+    /// It is created if it is missing and the broker's auto.create.topics.enable says so
     topic: String,
     /// What a record is in the input
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -59,7 +60,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     partition: Option<i32>,
     /// How batches are compressed
-    #[arg(short = 'z', long, value_enum, default_value_t)]
+    #[arg(short = 'z', long, value_enum, value_name = "CODEC", default_value_t)]
     compression: Compression,
     #[command(flatten)]
     pub(super) connection: connect::Arguments,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 use crate::cli::ops::{self, Samples};
-use crate::cli::output::{Format, Style, Table, bytes, counted, span_ms, styled};
+use crate::cli::output::{Format, Style, Table, bytes, or_dash, span_ms, styled};
 
 /// Questions to the broker at once.
 const QUESTIONS_MAX: usize = 16;
@@ -51,10 +51,11 @@ fn interval(text: &str) -> Result<f64, &'static str> {
 }
 
 /// One look; with `--count`, one line each: `{"broker":{..}|null,"topics":[{"topic","partitions","records_per_second",
-/// "bytes_per_second","records","size_bytes"}],"groups":[{"group","state","members","records_per_second","lag",
-/// "lag_ms"}]}`. `broker` has `uptime_seconds`, `kafka_connections`, `requests_per_second`,
+/// "bytes_per_second","read_records_per_second","records","size_bytes"}],"groups":[{"group","state","members","records_per_second","lag",
+/// "lag_ms"}]}`. `broker` has `uptime_seconds`, `kafka_connections`, `grpc_connections`, `requests_per_second`,
 /// `produced_records_per_second`, `produced_bytes_per_second`, `fetched_bytes_per_second`, `syncs_per_second`,
-/// `sync_ms_mean` (null without a sync) and `memory_bytes`, and is null where the ops port does not answer.
+/// `sync_ms_mean` (null without a sync) and `memory_bytes`, and is null where the ops port does not answer;
+/// so is `read_records_per_second` where the metrics page does not have the topic.
 #[derive(Debug, Serialize)]
 struct Look {
     broker: Option<Broker>,
@@ -66,6 +67,7 @@ struct Look {
 struct Broker {
     uptime_seconds: f64,
     kafka_connections: f64,
+    grpc_connections: f64,
     requests_per_second: f64,
     produced_records_per_second: f64,
     produced_bytes_per_second: f64,
@@ -81,6 +83,7 @@ struct Topic {
     partitions: usize,
     records_per_second: f64,
     bytes_per_second: f64,
+    read_records_per_second: Option<f64>,
     records: i64,
     size_bytes: i64,
 }
@@ -167,7 +170,10 @@ impl Moment {
         let mut topics: Vec<Topic> = self
             .topics
             .iter()
-            .map(|it| Topic::since(ends.get(it.topic.name.as_str()), it, seconds))
+            .map(|it| Topic {
+                read_records_per_second: self.read_since(before, &it.topic.name, seconds),
+                ..Topic::since(ends.get(it.topic.name.as_str()), it, seconds)
+            })
             .collect();
         let committed: BTreeMap<&str, i64> =
             before.groups.iter().map(|it| (it.group.group.as_str(), committed(it))).collect();
@@ -184,6 +190,14 @@ impl Moment {
         groups.sort_by(|a, b| b.lag.cmp(&a.lag).then_with(|| a.group.cmp(&b.group)));
         Look { broker, topics, groups }
     }
+
+    /// Records of a topic that were handed out, by either door.
+    fn read_since(&self, before: &Self, topic: &str, seconds: f64) -> Option<f64> {
+        let value = |moment: &Self| {
+            moment.samples.as_ref()?.topic_value("millrace_topic_fetched_records_total", topic)
+        };
+        Some((value(self)? - value(before).unwrap_or(0.0)).max(0.0) / seconds)
+    }
 }
 
 impl Broker {
@@ -197,6 +211,7 @@ impl Broker {
         Self {
             uptime_seconds: value("millrace_uptime_seconds"),
             kafka_connections: value("millrace_kafka_connections"),
+            grpc_connections: value("millrace_grpc_connections"),
             requests_per_second: rate("millrace_kafka_requests_total")
                 + rate("millrace_grpc_requests_total"),
             produced_records_per_second: rate("millrace_produced_records_total"),
@@ -240,6 +255,7 @@ impl Topic {
             partitions: now.partitions.len(),
             records_per_second: rate(ends.end, before.end),
             bytes_per_second: rate(ends.size_bytes, before.size_bytes),
+            read_records_per_second: None,
             records: ends.records,
             size_bytes: ends.size_bytes,
         }
@@ -292,7 +308,8 @@ fn broker_text(broker: Option<&Broker>, url: &str) -> String {
     let sync = it.sync_ms_mean.map_or(String::new(), |ms| format!(" of {ms:.1} ms"));
     format!(
         "{title}  up {}  memory {}\n\
-         in {:.0} records/s, {}/s  out {}/s  {:.0} requests/s  {:.0} syncs/s{sync}  {}\n",
+         in {:.0} records/s, {}/s  out {}/s  {:.0} requests/s  {:.0} syncs/s{sync}  \
+         connections: {:.0} Kafka, {:.0} gRPC\n",
         span_ms((it.uptime_seconds * 1000.0) as i64),
         bytes(it.memory_bytes),
         it.produced_records_per_second,
@@ -300,19 +317,22 @@ fn broker_text(broker: Option<&Broker>, url: &str) -> String {
         bytes(it.fetched_bytes_per_second),
         it.requests_per_second,
         it.syncs_per_second,
-        counted(it.kafka_connections as u64, "Kafka connection"),
+        it.kafka_connections,
+        it.grpc_connections,
     )
 }
 
 fn topics_table(topics: &[Topic], rows: usize) -> String {
-    let headings = ["TOPIC", "PARTITIONS", "RECORDS/S", "BYTES/S", "RECORDS", "SIZE"];
-    let mut table = Table::new(&headings, &[1, 2, 3, 4, 5]);
+    let headings =
+        ["TOPIC", "PARTITIONS", "IN RECORDS/S", "IN BYTES/S", "OUT RECORDS/S", "RECORDS", "SIZE"];
+    let mut table = Table::new(&headings, &[1, 2, 3, 4, 5, 6]);
     for it in topics.iter().take(rows) {
         table.row([
             it.topic.clone(),
             it.partitions.to_string(),
             format!("{:.0}", it.records_per_second),
             bytes(it.bytes_per_second),
+            or_dash(it.read_records_per_second.map(|rate| format!("{rate:.0}"))),
             it.records.to_string(),
             bytes(it.size_bytes as f64),
         ]);

@@ -27,6 +27,10 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create topics
+    #[command(after_help = "Examples:\n  \
+                      millrace topic create orders payments --partitions 6\n  \
+                      millrace topic create clicks --set retention.ms=3600000 --set durability=relaxed\n\n\
+                      `millrace config get --topic NAME --docs` explains the settings.")]
     Create {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
@@ -52,6 +56,9 @@ enum Command {
     /// One topic: partitions, where they begin and end, what they take, settings
     Describe { name: String },
     /// Add partitions, change settings
+    #[command(after_help = "Examples:\n  \
+                      millrace topic alter orders --partitions 12\n  \
+                      millrace topic alter orders --set retention.ms=3600000 --unset durability")]
     Alter {
         name: String,
         /// The new total; keys may then belong to other partitions than before

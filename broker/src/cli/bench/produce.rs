@@ -15,23 +15,32 @@ use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  millrace bench produce --seconds 30\n  \
+                  millrace bench produce --in-flight 1 --linger-ms 0    how long one record takes\n  \
+                  millrace bench produce --rate 20000 --connections 4   latency at a fixed rate")]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) target: Target,
     /// Closed loop: records that wait for acknowledgement, over all connections
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "RECORDS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     in_flight: u32,
     /// Open loop instead: records a second over all connections; latency counts from when a record was due
     #[arg(long, value_name = "RECORDS", value_parser = rate)]
     rate: Option<f64>,
     /// How long a record may wait for company in a batch
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, value_name = "MS", default_value_t = 5)]
     linger_ms: u64,
     /// Most bytes of a batch [default: the client's]
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     batch_bytes: Option<usize>,
     /// Seconds that are dropped first
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     warm_up: f64,
     /// Seconds that are measured
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]

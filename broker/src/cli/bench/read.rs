@@ -14,11 +14,14 @@ use crate::cli::failure::Failure;
 const LINGER: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  millrace bench consume --records 1000000\n  \
+                  millrace bench consume --topic orders --connections 4")]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) target: Target,
     /// Records that the topic is filled with, if it is made for this run
-    #[arg(short, long, default_value_t = 500_000)]
+    #[arg(short, long, value_name = "COUNT", default_value_t = 500_000)]
     records: u64,
 }
 
