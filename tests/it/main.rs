@@ -23,3 +23,4 @@ mod repository;
 mod rotation;
 mod tidy;
 mod traces;
+mod walk;
