@@ -1,3 +1,5 @@
+//! The Rust client of Millrace: publish and read over the broker's gRPC port. The README is its first page.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
