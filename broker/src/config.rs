@@ -71,6 +71,9 @@ pub struct Config {
     pub shutdown_drain: Duration,
     pub tracing_filter: String,
     pub tracing_format: LogFormat,
+    /// Where spans go; `None` is nowhere.
+    pub tracing_otlp_endpoint: Option<Address>,
+    pub tracing_otlp_sample_ratio: f64,
 
     /// The text that each key was given, for answers that show settings.
     given: BTreeMap<&'static str, Given>,
@@ -375,6 +378,8 @@ impl Config {
             shutdown_drain: Duration::ZERO,
             tracing_filter: String::new(),
             tracing_format: LogFormat::Auto,
+            tracing_otlp_endpoint: None,
+            tracing_otlp_sample_ratio: 0.0,
             given: BTreeMap::new(),
             topic_given: BTreeMap::new(),
         }

@@ -32,6 +32,10 @@ impl RequestContext {
         format!("/{}", self.peer.ip().to_canonical())
     }
 
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// The address that the client reached us at.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local

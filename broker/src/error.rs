@@ -1,5 +1,7 @@
 //! The vocabulary of refusal: what the hall says when it does not do what was asked. Every door translates it once.
 
+pub(crate) mod codes;
+
 use std::sync::Arc;
 
 use millrace_model::batch::InvalidBatch;

@@ -2,6 +2,9 @@
 
 pub(crate) mod server;
 
+mod admin;
 mod consume;
+mod deadline;
 mod errors;
+mod observe;
 mod produce;

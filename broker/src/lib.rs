@@ -19,3 +19,6 @@ mod ops;
 mod partition;
 mod service;
 mod shutdown;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod trace;

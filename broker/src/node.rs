@@ -35,7 +35,7 @@ use crate::partition::registry::{self, Registry, Shared};
 use crate::partition::timer::Timer;
 use crate::service::Hall;
 use crate::service::cluster::KAFKA_LISTENER;
-use crate::service::configs;
+use crate::service::{configs, survey};
 use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 use crate::{grpc, kafka, ops};
 
@@ -266,7 +266,7 @@ impl Foundation {
                 tokio::spawn(ops::http::serve(
                     doors.http,
                     health.clone(),
-                    Arc::clone(&hall.metrics),
+                    metrics_page(Arc::clone(&hall)),
                     rooms_stopped,
                 )),
             ),
@@ -297,6 +297,18 @@ impl Foundation {
             fatal,
         }
     }
+}
+
+/// The counts with what is to be seen of topics and groups just then; one look at a time, however many ask.
+fn metrics_page(hall: Arc<Hall>) -> ops::http::MetricsPage {
+    let turn = Arc::new(tokio::sync::Mutex::new(()));
+    Arc::new(move || {
+        let (hall, turn) = (Arc::clone(&hall), Arc::clone(&turn));
+        Box::pin(async move {
+            let _turn = turn.lock().await;
+            hall.metrics.render(&survey::take(&hall).await)
+        })
+    })
 }
 
 /// Files and connections share the process's descriptors: take all that the system allows.

@@ -6,10 +6,13 @@
 pub(crate) mod cluster;
 pub(crate) mod configs;
 pub(crate) mod fetch;
+pub(crate) mod group_offsets;
 pub(crate) mod groups;
+pub(crate) mod lag;
 pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod producers;
+pub(crate) mod survey;
 pub(crate) mod topics;
 
 use std::sync::Arc;

@@ -1,174 +1,250 @@
-//! Reading: one partition as a stream of records, unpacked from the batches that the broker sends.
+//! Receiving: records of partitions, alone or as a member of a group.
+//!
+//! A consumer is driven by those who ask it for records: while nobody asks, the broker sends what credit allows and no
+//! more, and nothing is committed or let go. So a record that is in work is never handed to another member meanwhile,
+//! unless its owner is slower than `rebalance_timeout`. There is one owner of all state and no task behind it; `flow.rs`
+//! is what happens with the stream, `commit.rs` commits, this file is what applications see.
 
-use std::collections::VecDeque;
+mod builder;
+mod commit;
+mod flow;
+mod link;
+mod partition;
+mod unpack;
 
-use bytes::Bytes;
-use millrace_model::batch::{self, BatchHeader};
-use millrace_model::record;
-use millrace_proto::v1::{ConsumeRequest, ConsumeResponse};
-use tonic::Streaming;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use crate::{Client, Error, Header, ReceivedRecord};
+use futures_util::Stream;
+use millrace_proto::v1;
+use millrace_proto::v1::consume_request::Request;
+use tokio::time::{Instant, Sleep, timeout};
 
-/// The most that one compressed batch may unpack to.
-const UNPACKED_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub use builder::ConsumerBuilder;
 
-impl Client {
-    /// Reads one partition from `offset` on, and goes on as records arrive, until the stream is dropped.
-    ///
-    /// # Errors
-    /// The topic or the partition does not exist, or the broker cannot be asked.
-    pub async fn consume(
-        &self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-    ) -> Result<Records, Error> {
-        let request = ConsumeRequest { topic: topic.to_owned(), partition, offset };
-        let answers = self.consume.clone().consume(request).await?.into_inner();
-        Ok(Records { answers, unpacked: Unpacked::new(partition, offset), end_seen: 0 })
-    }
+use crate::consumer::builder::Settings;
+use crate::consumer::commit::Commit;
+use crate::consumer::link::Link;
+use crate::consumer::partition::Partition;
+use crate::consumer::unpack::Answer;
+use crate::retry::Backoff;
+use crate::{Client, CommitOffset, Error, ReceivedRecord, StartAt, TopicPartition};
+
+/// How long the last commit of a consumer that was dropped may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Receives records: one after the other by [`Self::next`], or as a [`Stream`].
+///
+/// A broken connection is made again, and reading goes on behind the last record. Dropping a group's member leaves the
+/// group, with a last commit of what was done; [`Self::close`] waits for that, and counts the last record as done.
+pub struct Consumer {
+    client: Client,
+    settings: Settings,
+    link: Link,
+    backoff: Backoff,
+    /// Since when the stream is broken.
+    broken_since: Option<Instant>,
+    /// The stream was opened, and the broker has not said yet where it begins.
+    is_resuming: bool,
+    /// The broker has said what is read, once.
+    is_assigned: bool,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    /// What has come and is not handed out, in order.
+    answers: VecDeque<Answer>,
+    /// The one whose records are being handed out.
+    open: Option<Answer>,
+    /// Changes of the assignment that nobody has seen yet.
+    changes: VecDeque<Rebalance>,
+    /// What was revoked, as the application knows: it is let go when the next record is asked for.
+    releasing: Option<Vec<TopicPartition>>,
+    /// Credit of what was handed out, to be given back.
+    freed_bytes: i64,
+    commits: HashMap<u64, Commit>,
+    next_commit: u64,
+    commit_timer: Option<Pin<Box<Sleep>>>,
+    /// The record that was handed out last.
+    last: Option<(Arc<TopicPartition>, i64)>,
+    /// Records handed out since the stream was looked at.
+    since_look: u32,
+    /// An error that was not told yet ends it.
+    failed: Option<Error>,
+    is_ended: bool,
 }
 
-/// The records of one partition, in order. The broker sends no faster than they are taken.
-#[derive(Debug)]
-pub struct Records {
-    answers: Streaming<ConsumeResponse>,
-    unpacked: Unpacked,
-    end_seen: i64,
+/// What happens to a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    Record(ReceivedRecord),
+    Rebalance(Rebalance),
 }
 
-impl Records {
-    /// Waits for the next record. `None` when the broker ends the stream, which it does only with an error.
+/// A change of what a consumer reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rebalance {
+    /// These partitions are read from now on, and no others.
+    Assigned(Vec<TopicPartition>),
+    /// These partitions are taken away. They are let go when the next event is asked for: until then they may be
+    /// committed.
+    Revoked(Vec<TopicPartition>),
+    /// These partitions were taken away already: others may have begun where the group had committed.
+    Lost(Vec<TopicPartition>),
+}
+
+impl Consumer {
+    /// Waits for the next record. By asking, the application says that it is done with those before. `None` after an
+    /// error that ended it.
+    ///
+    /// Whoever stops waiting loses nothing.
     ///
     /// # Errors
-    /// The stream broke; go on with a new one from the offset behind the last record.
+    /// One that trying again does not mend; it ends the consumer.
     pub async fn next(&mut self) -> Result<Option<ReceivedRecord>, Error> {
-        loop {
-            if let Some(record) = self.unpacked.records.pop_front() {
-                return Ok(Some(record));
-            }
-            let Some(answer) = self.answers.message().await? else { return Ok(None) };
-            self.end_seen = answer.high_watermark;
-            self.unpacked.add(answer.batches)?;
-        }
+        poll_fn(|context| self.poll_record(context)).await.transpose()
     }
 
-    /// How many records the partition held beyond those received, when the broker last said so.
-    pub fn lag(&self) -> i64 {
-        let waiting = self.unpacked.records.len() as i64;
-        (self.end_seen - self.unpacked.next).max(0) + waiting
-    }
-}
-
-/// Records taken out of batches and not yet handed on.
-#[derive(Debug)]
-struct Unpacked {
-    partition: i32,
-    /// The offset behind the last record taken out; smaller ones are skipped.
-    next: i64,
-    records: VecDeque<ReceivedRecord>,
-}
-
-impl Unpacked {
-    fn new(partition: i32, offset: i64) -> Self {
-        Self { partition, next: offset, records: VecDeque::new() }
+    /// Waits for the next record or change of the assignment: for those who want to commit, or to clean up, before a
+    /// partition is let go. Otherwise as [`Self::next`].
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_event(&mut self) -> Result<Option<Event>, Error> {
+        poll_fn(|context| self.poll_event(context)).await.transpose()
     }
 
-    fn add(&mut self, mut batches: Bytes) -> Result<(), Error> {
-        while !batches.is_empty() {
-            let header = BatchHeader::parse(&batches).map_err(|error| self.damaged(&error))?;
-            let size = header.size_bytes as usize;
-            if size > batches.len() {
-                let claimed = header.size_bytes;
-                let error = batch::InvalidBatch::Truncated { claimed, available: batches.len() };
-                return Err(self.damaged(&error));
-            }
-            self.add_one(&header, &batches.split_to(size))?;
-        }
+    /// Commits all that was handed out, for the group, and waits until that is durable.
+    ///
+    /// # Errors
+    /// The consumer has no group, the broker refuses, or is away for longer than the client's `call_timeout`.
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        self.commit_until_answered(None).await
+    }
+
+    /// Commits these offsets, each the one behind the last record that is done with: [`CommitOffset::after`].
+    ///
+    /// # Errors
+    /// As [`Self::commit`], and when a partition is not assigned.
+    pub async fn commit_offsets(&mut self, offsets: &[CommitOffset]) -> Result<(), Error> {
+        self.commit_until_answered(Some(offsets)).await
+    }
+
+    /// Goes on elsewhere in a partition; what came of it and was not handed out is let go.
+    ///
+    /// # Errors
+    /// The partition is not assigned.
+    pub async fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
+        self.assigned(partition)?;
+        self.discard(partition);
+        self.seek_stream(partition, to);
         Ok(())
     }
 
-    fn add_one(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<(), Error> {
-        if !batch::crc_matches(header, batch) {
-            return Err(self.damaged(&"its CRC does not match"));
+    /// Hands out no records of these partitions until they are resumed. They stay assigned; what has come of them is let
+    /// go, and comes again.
+    ///
+    /// # Errors
+    /// A partition is not assigned.
+    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        for key in partitions {
+            self.assigned(key)?.is_paused = true;
+            self.discard(key);
         }
-        let is_append_time = header.attributes.is_log_append_time();
-        let records = record::records(header, batch, UNPACKED_BYTES_MAX);
-        for record in records.map_err(|error| self.damaged(&error))? {
-            let record = record.map_err(|error| self.damaged(&error))?;
-            let offset = header.base_offset.0.saturating_add(i64::from(record.offset_delta));
-            if offset < self.next || header.attributes.is_control() {
-                continue;
-            }
-            let sent_ms = header.base_timestamp.wrapping_add(record.timestamp_delta);
-            self.records.push_back(ReceivedRecord {
-                partition: self.partition,
-                offset,
-                timestamp_ms: if is_append_time { header.max_timestamp } else { sent_ms },
-                key: record.key,
-                value: record.value,
-                headers: record.headers.into_iter().map(header_of).collect(),
-            });
-        }
-        let last = header.base_offset.0.saturating_add(i64::from(header.last_offset_delta));
-        self.next = self.next.max(last.saturating_add(1));
+        self.tell_stream(Request::Pause(listed(partitions)));
         Ok(())
     }
 
-    fn damaged(&self, error: &dyn std::fmt::Display) -> Error {
-        Error::Damaged { offset: self.next, message: error.to_string() }
+    /// Goes on with partitions that were paused.
+    ///
+    /// # Errors
+    /// A partition is not assigned.
+    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        for key in partitions {
+            let partition = self.assigned(key)?;
+            partition.is_paused = false;
+            if partition.has_dropped {
+                let next = StartAt::Offset(partition.next);
+                self.seek_stream(key, next);
+            }
+        }
+        self.tell_stream(Request::Resume(listed(partitions)));
+        Ok(())
+    }
+
+    /// The partitions that it reads now.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        let held = self.partitions.iter().filter(|(_, it)| !it.is_revoked);
+        held.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The offset behind the last record that was handed out of a partition, and what [`Self::commit`] commits.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.partitions.get(partition).map(|it| it.next)
+    }
+
+    /// How many records each partition holds beyond those that were handed out, as far as the broker has said.
+    pub fn lag(&self) -> BTreeMap<TopicPartition, i64> {
+        let lag = |it: &Partition| it.high_watermark.map(|end| (end - it.next).max(0));
+        let known = self.partitions.iter().filter_map(|(key, it)| Some((key.clone(), lag(it)?)));
+        known.collect()
+    }
+
+    /// Commits what was handed out, if it commits by itself, leaves the group and ends.
+    ///
+    /// # Errors
+    /// The last commit failed, or the broker is away for longer than the client's `call_timeout`.
+    pub async fn close(mut self) -> Result<(), Error> {
+        self.is_ended = true;
+        let does_commit = self.settings.auto_commit && self.settings.group.is_some();
+        if does_commit { self.commit().await } else { Ok(()) }
+    }
+
+    fn assigned(&mut self, key: &TopicPartition) -> Result<&mut Partition, Error> {
+        let found = self.partitions.get_mut(key).filter(|it| !it.is_revoked);
+        found.ok_or_else(|| Error::misuse(format!("{key} is not assigned to this consumer")))
     }
 }
 
-fn header_of(header: record::Header) -> Header {
-    Header { key: String::from_utf8_lossy(&header.key).into_owned(), value: header.value }
+impl Stream for Consumer {
+    type Item = Result<ReceivedRecord, Error>;
+
+    /// As [`Consumer::next`]: asking for a record says that those before are done with, so combinators that keep several
+    /// in work go with [`ConsumerBuilder::auto_commit`] switched off.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_record(context)
+    }
+}
+
+impl Drop for Consumer {
+    /// Leaves, with a last commit. The record that was handed out last does not count as done: nobody has said so.
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.is_ended
+            && let Some(commit) = self.commit_what_is_done()
+            && let Link::Up(up) = std::mem::replace(&mut self.link, Link::Gone)
+        {
+            runtime.spawn(async move { timeout(LEAVE_TIMEOUT, up.leave_after(commit)).await });
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.settings.group)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+fn listed(partitions: &[TopicPartition]) -> v1::Partitions {
+    v1::Partitions { partitions: partitions.iter().map(TopicPartition::to_proto).collect() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Record;
-    use crate::producer::encoded;
-
-    fn batch(base: i64, values: &[&'static str]) -> Vec<u8> {
-        let record = |value: &&'static str| {
-            Record::new(*value).with_key("k").with_header("h", "v").with_timestamp_ms(5)
-        };
-        let mut bytes = encoded(&values.iter().map(record).collect::<Vec<_>>()).to_vec();
-        bytes[..8].copy_from_slice(&base.to_be_bytes());
-        bytes
-    }
-
-    #[test]
-    fn records_below_the_offset_asked_for_are_skipped() {
-        let mut unpacked = Unpacked::new(3, 11);
-        let bytes = [batch(10, &["a", "b"]), batch(12, &["c"])].concat();
-        unpacked.add(bytes.into()).unwrap();
-        let found: Vec<_> =
-            unpacked.records.iter().map(|it| (it.offset, it.value.clone().unwrap())).collect();
-        assert_eq!(found, [(11, Bytes::from("b")), (12, Bytes::from("c"))]);
-        assert_eq!(unpacked.next, 13);
-        let first = &unpacked.records[0];
-        assert_eq!((first.partition, first.timestamp_ms), (3, 5));
-        assert_eq!(first.headers, [Header { key: "h".to_owned(), value: Some("v".into()) }]);
-    }
-
-    #[test]
-    fn damage_is_an_error_and_not_a_record() {
-        let good = batch(0, &["a"]);
-        let mut flipped = good.clone();
-        *flipped.last_mut().unwrap() ^= 1;
-        for bytes in [
-            flipped,
-            good[..good.len() - 1].to_vec(),
-            good[..20].to_vec(),
-            vec![0; 80],
-            vec![0xff; 80],
-        ] {
-            let mut unpacked = Unpacked::new(0, 0);
-            assert!(matches!(unpacked.add(bytes.into()), Err(Error::Damaged { .. })));
-            assert!(unpacked.records.is_empty());
-        }
-    }
-}
+mod tests;

@@ -11,3 +11,6 @@
 #[rustfmt::skip]
 #[path = "gen/millrace.v1.rs"]
 pub mod v1;
+
+/// The contract itself, with its comments: an encoded `google.protobuf.FileDescriptorSet`, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/millrace.v1.bin");

@@ -42,3 +42,22 @@ eventually() {
 }
 
 lines() { seq -f "%g-value" "$1" "$2"; }
+
+# services_lines PUBLISH READ: the service and the member of the end-to-end test without kills. What `PUBLISH TOPIC` takes from standard
+# input, `READ GROUP FILE TOPIC` writes to its file; READ must exec.
+services_lines() {
+  local t member n
+  t=$(fresh "lines-$1")
+  kcat -b "$BOOTSTRAP" -L -t "$t" > /dev/null
+  for n in $(seq 2000); do printf '%s\tkey%s\tvalue %s\n' "$n" $((n % 17)) "$n"; done > "$work/lines"
+  E2E_STAMP=1700000000000 "$1" "$t" < "$work/lines"
+  "$2" "$t" "$work/read" "$t" &
+  member=$!
+  grown() { [ "$(cat "$work/read" 2> /dev/null | wc -l)" -ge 2000 ]; }
+  eventually 40 grown
+  kill "$member"
+  wait "$member"
+  same 'each line once' "$(cut -f 1 "$work/lines" | sort)" "$(cut -f 7 "$work/read" | sed 's/value //' | sort)"
+  same 'times and headers' '' "$(awk -F '\t' '{ n = substr($7, 7) } $4 != 1700000000000 + n || $5 != "line=" n ",mark=ü" n' "$work/read")"
+  same 'left to read' '' "$(kcat -b "$BOOTSTRAP" -q -e -G "$t" -X partition.assignment.strategy=range "$t" 2> /dev/null)"
+}

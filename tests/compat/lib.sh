@@ -23,6 +23,10 @@ python=$cache/venv/bin/python
 judge=$cache/judge
 kgo_test=$cache/kgo.test
 java_classes=$cache/java
+# Of the gRPC door: what protoc wrote for Python, the checks in Go, and tools that are single files.
+grpc_py=$cache/grpc-py
+grpc_judge=$cache/grpc-judge
+bin=$cache/bin
 
 # A tool is there when setup left its mark; the mark of a missing tool holds the reason.
 has() { [ -e "$cache/have/$1" ]; }
@@ -31,6 +35,16 @@ why_not() { cat "$cache/missing/$1" 2> /dev/null || echo "not set up: run tests/
 # JVM flags for short-lived tools on few cores.
 java_run() { local -; set +x; local heap=${HEAP:-512M}; java -Xmx"$heap" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$java_classes:$KAFKA_HOME/libs/*" "$@" 2> >(grep -v SLF4J >&2); }
 kafka_tool() { local class=$1; shift; java_run "org.apache.kafka.tools.$class" "$@"; }
+
+# binary: the program under test.
+binary() {
+  local candidate
+  for candidate in "${BROKER_BIN:-}" "${CARGO_TARGET_DIR:-$root/target}/release/millrace" "${CARGO_TARGET_DIR:-$root/target}/debug/millrace"; do
+    if [ -x "$candidate" ]; then echo "$candidate"; return; fi
+  done
+  echo "no millrace binary: cargo build --release" >&2
+  return 1
+}
 
 # alone NAME: this script's data in the cache is its own; a second run at the same time would delete it under the first.
 alone() {

@@ -5,14 +5,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use prost::Message;
+
 use crate::repository::{files, root};
 
 /// Every contract that Rust is generated from, below `proto/`.
-const CONTRACTS: &[&str] = &["millrace/v1/produce.proto", "millrace/v1/consume.proto"];
+const CONTRACTS: &[&str] = &[
+    "millrace/v1/record.proto",
+    "millrace/v1/produce.proto",
+    "millrace/v1/consume.proto",
+    "millrace/v1/admin.proto",
+];
 
-/// Compiles the contracts without protoc and returns each generated file's name with its text.
-fn generate() -> Vec<(String, String)> {
+/// The compiled contracts themselves, for server reflection.
+const DESCRIPTORS: &str = "millrace.v1.bin";
+
+/// Compiles the contracts without protoc and returns each generated file's name with its content.
+fn generate() -> Vec<(String, Vec<u8>)> {
     let descriptors = protox::compile(CONTRACTS, [root().join("proto")]).unwrap();
+    let encoded = descriptors.encode_to_vec();
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .build_transport(false)
@@ -25,9 +36,10 @@ fn generate() -> Vec<(String, String)> {
         .map(|entry| entry.unwrap())
         .map(|entry| {
             let name = entry.file_name().into_string().unwrap();
-            (name, fs::read_to_string(entry.path()).unwrap())
+            (name, fs::read(entry.path()).unwrap())
         })
         .collect();
+    generated.push((DESCRIPTORS.to_owned(), encoded));
     generated.sort();
     generated
 }
@@ -41,19 +53,18 @@ fn generated_code_is_current() {
     committed.sort();
     if std::env::var_os("UPDATE").is_some() {
         committed.iter().for_each(|path| fs::remove_file(path).unwrap());
-        generated.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+        generated.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
         return;
     }
     let expected: Vec<PathBuf> = generated.iter().map(|(name, _)| folder.join(name)).collect();
     assert_eq!(committed, expected, "run UPDATE=1 cargo test -p millrace-tests generated");
-    for (path, (_, text)) in committed.iter().zip(&generated) {
-        assert_current(path, text);
+    for (path, (_, bytes)) in committed.iter().zip(&generated) {
+        assert_current(path, bytes);
     }
 }
 
-fn assert_current(path: &Path, text: &str) {
-    let found = fs::read_to_string(path).unwrap();
-    let is_current = found == text;
+fn assert_current(path: &Path, bytes: &[u8]) {
+    let is_current = fs::read(path).unwrap() == bytes;
     assert!(
         is_current,
         "{} is old: UPDATE=1 cargo test -p millrace-tests generated",

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 
 use millrace::config::keys::KEYS;
-use millrace_tests::process::BrokerProcess;
+use millrace_proto::v1::ListTopicsRequest;
+use millrace_tests::group::{OFFSET_COMMIT, Offsets, commit_request};
+use millrace_tests::kafka::Connection;
+use millrace_tests::process::{BrokerProcess, http_get};
+use millrace_tests::records::batch;
 
+use crate::metrics::admin;
 use crate::repository::{read, root};
 
 const MANUAL: &str = "broker/docs/operations.md";
@@ -25,11 +28,12 @@ fn the_manual_lists_every_setting() {
     check_section("settings", &table);
 }
 
-#[test]
-fn the_manual_lists_every_metric() {
+#[tokio::test]
+async fn the_manual_lists_every_metric() {
     let broker = BrokerProcess::start(env!("CARGO_BIN_EXE_millrace-broker"), &[]);
-    let page = metrics(broker.http);
-    let mut table = "| metric | type | meaning |\n|---|---|---|\n".to_owned();
+    give_every_metric_a_sample(&broker).await;
+    let (_, page) = http_get(broker.http, "/metrics").unwrap();
+    let mut table = "| metric | labels | type | meaning |\n|---|---|---|---|\n".to_owned();
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|it| it.split_once(' '))
@@ -37,17 +41,34 @@ fn the_manual_lists_every_metric() {
             continue;
         };
         let kind = lines.peek().and_then(|line| line.rsplit_once(' ')).map_or("", |(_, kind)| kind);
-        writeln!(table, "| `{name}` | {kind} | {help} |").unwrap();
+        let labels = labels(&page, name, kind).join(", ");
+        writeln!(table, "| `{name}` | {labels} | {kind} | {help} |").unwrap();
     }
     check_section("metrics", &table);
 }
 
-fn metrics(address: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).unwrap();
-    page
+/// Some metrics have samples only once there is something to tell.
+async fn give_every_metric_a_sample(broker: &BrokerProcess) {
+    let mut kafka = Connection::open(broker.kafka);
+    kafka.create_topic("orders", 1, &[]);
+    kafka.produce("orders", 0, &batch(&["a"])).unwrap();
+    let offsets = Offsets::from([(("orders".to_owned(), 0), 0)]);
+    kafka.ask(OFFSET_COMMIT, &commit_request("billing", &offsets));
+    let mut admin = admin(broker).await;
+    admin.list_topics(ListTopicsRequest::default()).await.unwrap();
+}
+
+/// The names of a metric's labels, but for those of the format itself.
+fn labels(page: &str, name: &str, kind: &str) -> Vec<String> {
+    let sampled = if kind == "histogram" { format!("{name}_count") } else { name.to_owned() };
+    let sample = page.lines().find_map(|line| {
+        let rest = line.strip_prefix(&sampled)?;
+        rest.starts_with(['{', ' ']).then_some(rest)
+    });
+    let sample = sample.unwrap_or_else(|| panic!("{name} has no sample:\n{page}"));
+    let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
+    let names = labels.split(',').filter_map(|it| it.split_once('='));
+    names.map(|(label, _)| format!("`{label}`")).collect()
 }
 
 /// Holds the part of the manual between the markers of `name` against `text`.

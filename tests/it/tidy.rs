@@ -126,7 +126,7 @@ const PACKAGES: &[Package] = &[
             ("kafka_protocol", &[]),
             ("memmap2", &[]),
             ("unsafe", &[]),
-            ("millrace_wire", &["kafka.rs", "kafka/", "metrics.rs"]),
+            ("millrace_wire", &["kafka.rs", "kafka/", "error/", "metrics.rs"]),
             ("millrace_proto", &["grpc.rs", "grpc/"]),
             ("tonic", &["grpc.rs", "grpc/"]),
             ("axum", &["ops/"]),

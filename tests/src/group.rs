@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
+use millrace_model::consumer_protocol::Subscription;
 
 use crate::ask::{text, topic_name};
 use crate::kafka::Connection;
@@ -45,6 +46,8 @@ pub struct Member {
     /// Empty until the coordinator has given one.
     pub id: String,
     pub generation: i32,
+    /// What it tells the leader that it wants.
+    pub topics: Vec<String>,
     pub session_timeout_ms: i32,
     pub rebalance_timeout_ms: i32,
 }
@@ -58,6 +61,7 @@ impl Member {
             group: group.to_owned(),
             id: String::new(),
             generation: -1,
+            topics: Vec::new(),
             session_timeout_ms: 10_000,
             rebalance_timeout_ms: 10_000,
         })
@@ -84,7 +88,7 @@ impl Member {
     pub fn join_request(&self) -> JoinGroupRequest {
         let protocol = JoinGroupRequestProtocol::default()
             .with_name(text("range"))
-            .with_metadata(Bytes::from_static(b"\0\0\0\0\0\0\xff\xff\xff\xff"));
+            .with_metadata(Subscription::to(self.topics.clone()).encode(0));
         JoinGroupRequest::default()
             .with_group_id(GroupId(text(&self.group)))
             .with_session_timeout_ms(self.session_timeout_ms)

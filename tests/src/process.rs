@@ -2,14 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a broker may take to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ports for brokers: below those that Linux gives to connections (`net.ipv4.ip_local_port_range`).
+const PORTS: Range<u16> = 12_000..32_000;
 
 /// `HOST:PORT` of another Kafka broker that the tests are to judge instead of ours, to find out what is true there.
 /// Tests that kill or look inside their broker cannot run so.
@@ -288,10 +293,20 @@ impl Drop for BrokerProcess {
     }
 }
 
-/// A loopback address whose port was free a moment ago.
+/// A loopback address that nobody listens on and that no connection gets as its own end: those have ports of another
+/// range. So a broker finds its port free, also when it starts again.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
-    listener.local_addr().expect("a bound listener has an address")
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes begin at different places.
+        let turn = COUNT
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(std::process::id().wrapping_mul(7919));
+        let port = PORTS.start + (turn % PORTS.len() as u32) as u16;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().expect("a bound listener has an address");
+        }
+    }
 }
 
 /// Status and body of a plain GET; `None` when nobody answers.

@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod checksum;
 pub mod compression;
+pub mod consumer_protocol;
 pub mod env;
 pub mod ids;
 pub mod limits;

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::cli::{Exit, output};
+use crate::cli::{Exit, connect, output};
 use crate::config::{Config, ConfigErrors, RawConfig, keys};
 use crate::node::{Addresses, Node};
 use crate::ops::telemetry;
@@ -79,10 +79,11 @@ impl Arguments {
     }
 }
 
-/// Variables whose name and value are text; another one cannot be ours.
+/// Variables whose name and value are text; another one cannot be ours. What other commands read is no setting.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !connect::VARIABLES.contains(&name.as_str()))
 }
 
 /// Runs the command to its end.
@@ -98,17 +99,28 @@ pub(super) fn run(arguments: Arguments) -> Exit {
             return Exit::Misused;
         }
     };
-    if let Err(error) = telemetry::init(&config) {
-        output::complain(error);
-        return Exit::Misused;
-    }
-    match runtime(&config) {
-        Ok(runtime) => runtime.block_on(serve(config)),
+    let runtime = match runtime(&config) {
+        Ok(runtime) => runtime,
         Err(error) => {
             output::complain(format_args!("the system gives no threads: {error}"));
-            Exit::Failed
+            return Exit::Failed;
         }
+    };
+    let inside = runtime.enter();
+    let telemetry = match telemetry::init(&config) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            output::complain(error);
+            return Exit::Misused;
+        }
+    };
+    drop(inside);
+    let exit = runtime.block_on(serve(config));
+    if matches!(exit, Exit::Done) {
+        // Otherwise somebody wants it to end at once.
+        telemetry.stop();
     }
+    exit
 }
 
 /// Threads for reads of cold segments and look-ups by time: enough to keep a disk busy, few enough to bound memory.

@@ -36,6 +36,10 @@ pub enum InvalidValue {
     OutOfRange { min: i64, max: i64 },
     #[error("it must be {choices}")]
     NotOneOf { choices: &'static str },
+    #[error("it must be a number from 0 to 1")]
+    NoRatio,
+    #[error("it must be http://HOST:PORT; there is no TLS")]
+    NoPlainUrl,
     #[error("it must not be empty")]
     Empty,
     #[error("one directory is supported, {count} are given")]
@@ -446,6 +450,25 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
     },
+    Key {
+        name: "tracing.otlp.endpoint",
+        kind: Kind::String,
+        default: "",
+        doc: "Where a span for each request is sent: an OpenTelemetry collector that takes OTLP over gRPC, such as \
+              http://127.0.0.1:4317. Empty: nowhere.",
+        apply: |config, text| {
+            config.tracing_otlp_endpoint = plain_url(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "tracing.otlp.sample.ratio",
+        kind: Kind::Double,
+        default: "1",
+        doc: "The share of requests whose span is sent, where the client brings no trace of its own that says so. \
+              1 costs a busy broker a good part of its speed.",
+        apply: |config, text| set(&mut config.tracing_otlp_sample_ratio, ratio(text)),
+    },
 ];
 
 /// Settings of Kafka that have no meaning here, with what to do instead. Named so that a `server.properties` fails with
@@ -568,6 +591,20 @@ fn millis(text: &str, min: i64) -> Result<Duration, InvalidValue> {
     const CENTURY: u64 = 100 * 366 * 24 * 3600 * 1000;
     let ms = number(text, min, i64::MAX)?;
     Ok(Duration::from_millis(u64::try_from(ms).unwrap_or(CENTURY).min(CENTURY)))
+}
+
+/// `None` where it is empty.
+fn plain_url(text: &str) -> Result<Option<Address>, InvalidValue> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.strip_prefix("http://").ok_or(InvalidValue::NoPlainUrl)?;
+    Ok(Some(Address::parse(address.trim_end_matches('/'))?))
+}
+
+fn ratio(text: &str) -> Result<f64, InvalidValue> {
+    let ratio = text.parse().map_err(|_| InvalidValue::NoRatio)?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err(InvalidValue::NoRatio) }
 }
 
 fn boolean(text: &str) -> Result<bool, InvalidValue> {

@@ -172,6 +172,26 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn spans_go_where_they_can_be_sent() {
+    let given = |text: &str| RawConfig::default().assignment(text);
+    assert_eq!(RawConfig::default().check().unwrap().tracing_otlp_endpoint, None);
+    for text in ["http://127.0.0.1:4317", "http://127.0.0.1:4317/"] {
+        let config = given(&format!("tracing.otlp.endpoint={text}")).check().unwrap();
+        assert_eq!(config.tracing_otlp_endpoint.unwrap().to_string(), "127.0.0.1:4317");
+    }
+    for text in ["https://collector:4317", "collector:4317", "http://collector", "http://"] {
+        refused(given(&format!("tracing.otlp.endpoint={text}")));
+    }
+    for (text, ratio) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+        let config = given(&format!("tracing.otlp.sample.ratio={text}")).check().unwrap();
+        assert_eq!(config.tracing_otlp_sample_ratio, ratio);
+    }
+    for text in ["-0.1", "1.5", "NaN", "all", ""] {
+        refused(given(&format!("tracing.otlp.sample.ratio={text}")));
+    }
+}
+
+#[test]
 fn a_duration_without_end_is_a_century_and_not_an_overflow() {
     for value in ["-1", &i64::MAX.to_string()] {
         let raw = RawConfig::default().assignment(&format!("connections.max.idle.ms={value}"));

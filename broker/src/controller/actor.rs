@@ -11,7 +11,7 @@ use millrace_kernel::controller::{Controller, ControllerEvent, ControllerOutput}
 use millrace_kernel::metadata::image::Image;
 use millrace_kernel::metadata::{Command, MetadataRefused, MetadataSettings, Reply};
 use millrace_model::env::{Env, Prng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::controller::local::LocalLog;
@@ -35,12 +35,18 @@ type Message = Option<(Command, Token)>;
 pub(crate) struct ControllerHandle {
     commands: mpsc::Sender<Message>,
     image: Arc<ArcSwap<Image>>,
+    published: watch::Receiver<u64>,
 }
 
 impl ControllerHandle {
     /// The cluster as this node last learned of it.
     pub(crate) fn image(&self) -> Arc<Image> {
         self.image.load_full()
+    }
+
+    /// The index of the newest image, for those who wait for another: it moves once [`Self::image`] has it.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.published.clone()
     }
 
     /// Ends the controller's thread once it has answered what came before. Blocks while its queue is full.
@@ -66,6 +72,7 @@ pub(crate) struct ControllerActor {
     commands: mpsc::Receiver<Message>,
     registry: Arc<Registry>,
     image: Arc<ArcSwap<Image>>,
+    published: watch::Sender<u64>,
     env: Env,
     clock: Clock,
     fatal: ShutdownTrigger,
@@ -82,10 +89,13 @@ impl ControllerActor {
     ) -> (Self, ControllerHandle) {
         let (sender, commands) = mpsc::channel(COMMANDS_QUEUED_MAX);
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let handle = ControllerHandle { commands: sender, image: Arc::clone(&image) };
+        let (published, watcher) = watch::channel(0);
+        let handle =
+            ControllerHandle { commands: sender, image: Arc::clone(&image), published: watcher };
         let env = Env { now: clock.now(), rng };
         let controller = Controller::new(log, settings);
-        (Self { controller, commands, registry, image, env, clock, fatal }, handle)
+        let this = Self { controller, commands, registry, image, published, env, clock, fatal };
+        (this, handle)
     }
 
     /// Replays the log: afterwards the image and the registry are as the last run left them.
@@ -147,7 +157,9 @@ impl ControllerActor {
             match output {
                 ControllerOutput::Image { image, delta } => {
                     self.registry.reconcile(&image, &delta);
+                    let index = image.index();
                     self.image.store(image);
+                    self.published.send_replace(index);
                 }
                 ControllerOutput::Reply { token, result } => {
                     // Whoever asked may have gone.

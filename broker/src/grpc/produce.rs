@@ -1,136 +1,213 @@
-//! `ProduceService`: one batch or one record in, its offset out once it is as safe as the topic promises.
+//! `ProduceService`: batches and records in, their offsets out once they are as safe as the topic promises.
+//!
+//! One request, or a stream of them ([`stream`]): both find topic and partition, build the batch and take its bytes from
+//! the node's budget here, then walk through the hall. Nothing is decided here but the partition of records that name
+//! none, which is a client's business in the other door.
+
+mod sticky;
+mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use millrace_kernel::partition::Acks;
+use millrace_kernel::partition::{Acks, Appended};
 use millrace_model::compression::Codec;
+use millrace_model::ids::{ProducerEpoch, ProducerId};
 use millrace_model::partitioner;
 use millrace_model::record::{BatchBuilder, NewRecord};
 use millrace_proto::v1::produce_request::Payload;
 use millrace_proto::v1::produce_service_server::ProduceService;
-use millrace_proto::v1::{ProduceRequest, ProduceResponse, Record};
-use tonic::{Request, Response, Status};
+use millrace_proto::v1::{
+    InitProducerRequest, InitProducerResponse, ProduceRequest, ProduceResponse,
+    ProduceStreamResponse, Record, Sequence,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::BrokerError;
 use crate::grpc::errors;
+use crate::grpc::produce::sticky::Sticky;
 use crate::metrics::GrpcCall;
 use crate::partition::registry::Topic;
 use crate::service::produce::{self, Part};
-use crate::service::{Hall, topics};
+use crate::service::{Hall, HeldBytes, producers, topics};
+use crate::shutdown::Shutdown;
 
-/// How long a produce without a deadline of its own may take.
+/// How long records may take to be on stable storage before their request is answered with a timeout.
 const TIMEOUT_MS: u64 = 30_000;
 
 /// The service.
 pub(super) struct ProduceDoor {
-    hall: Arc<Hall>,
-    /// Spreads records without a key over a topic's partitions.
-    turn: AtomicUsize,
+    desk: Arc<Desk>,
+    shutdown: Shutdown,
 }
 
 impl ProduceDoor {
-    pub(super) fn new(hall: Arc<Hall>) -> Self {
-        Self { hall, turn: AtomicUsize::new(0) }
+    pub(super) fn new(hall: Arc<Hall>, shutdown: Shutdown) -> Self {
+        Self { desk: Arc::new(Desk { hall, sticky: Sticky::default() }), shutdown }
     }
+}
 
-    async fn write(&self, request: ProduceRequest) -> Result<ProduceResponse, Status> {
-        let payload = request.payload.ok_or_else(|| errors::invalid("payload", "it is missing"))?;
-        let topic = self.topic(&request.topic).await?;
-        let partition = match (request.partition, &payload) {
-            (Some(partition), _) => partition,
-            (None, Payload::Record(record)) => self.choose(&topic, record),
-            (None, Payload::Batch(_)) => {
-                return Err(errors::invalid("partition", "a batch needs it"));
+/// Where requests become batches for partitions.
+struct Desk {
+    hall: Arc<Hall>,
+    sticky: Sticky,
+}
+
+/// A batch on its way to its partition.
+struct Prepared {
+    request: produce::Request,
+    partition: i32,
+    held: HeldBytes,
+}
+
+impl Desk {
+    /// Finds out where a request's records go, builds their batch, and waits for room in the node's budget.
+    async fn prepare(&self, request: ProduceRequest) -> Result<Prepared, BrokerError> {
+        let ProduceRequest { topic, partition, sequence, payload, .. } = request;
+        let payload = payload.ok_or_else(|| invalid("payload", "it is missing"))?;
+        let topic = self.topic(&topic).await?;
+        let (partition, batch) = match payload {
+            Payload::Batch(_) if sequence.is_some() => {
+                return Err(invalid("sequence", "a batch carries its own"));
             }
+            Payload::Batch(batch) => {
+                (partition.ok_or_else(|| invalid("partition", "a batch needs it"))?, batch)
+            }
+            Payload::Record(record) => self.place(&topic, partition, sequence, &[record])?,
+            Payload::Records(it) => self.place(&topic, partition, sequence, &it.records)?,
         };
-        let records = match payload {
-            Payload::Batch(batch) => batch,
-            Payload::Record(record) => batch_of_one(&record, self.hall.clock.now().wall.0),
+        let held = self.hall.reserve_bytes(batch.len()).await;
+        let topic = Bytes::copy_from_slice(topic.name().as_str().as_bytes());
+        let request = produce::Request {
+            acks: Ok(Acks::All),
+            timeout_ms: TIMEOUT_MS,
+            parts: vec![Part { topic, partition, records: Some(batch) }],
+            zstd_allowed: true,
         };
-        let appended = self.append(&topic, partition, records).await?;
-        Ok(ProduceResponse {
-            partition,
-            base_offset: appended.base_offset.0,
-            log_append_time_ms: appended.log_append_time.map(|time| time.0),
-        })
+        Ok(Prepared { request, partition, held })
     }
 
     /// The topic by name; created if it is missing and the settings allow it, as the Kafka door does.
-    async fn topic(&self, name: &str) -> Result<Arc<Topic>, Status> {
+    async fn topic(&self, name: &str) -> Result<Arc<Topic>, BrokerError> {
         if let Some(topic) = self.hall.registry.topic(name) {
             return Ok(topic);
         }
         if self.hall.config.auto_create_topics {
             let refused = topics::auto_create(&self.hall, vec![name.to_owned()]).await;
-            if let Some((_, refused)) = refused.first() {
-                return Err(errors::status(refused));
+            if let Some((_, refused)) = refused.into_iter().next() {
+                return Err(refused);
             }
         }
-        self.hall.registry.topic(name).ok_or_else(|| {
-            errors::status(&BrokerError::UnknownTopicOrPartition {
-                topic: name.to_owned(),
-                partition: 0,
-            })
-        })
+        let topic = name.to_owned();
+        let unknown = BrokerError::UnknownTopicOrPartition { topic, partition: 0 };
+        self.hall.registry.topic(name).ok_or(unknown)
     }
 
-    fn choose(&self, topic: &Topic, record: &Record) -> i32 {
-        let count = i32::try_from(topic.partition_count()).expect("partition counts are bounded");
-        match &record.key {
-            Some(key) => partitioner::partition_for_key(key, count.max(1)),
-            None => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                (turn % topic.partition_count().max(1)) as i32
-            }
-        }
-    }
-
-    async fn append(
+    /// Some records as one batch, and its partition.
+    fn place(
         &self,
         topic: &Topic,
-        partition: i32,
-        records: Bytes,
-    ) -> Result<millrace_kernel::partition::Appended, Status> {
-        let _held = self.hall.reserve_bytes(records.len()).await;
-        let part = Part {
-            topic: Bytes::copy_from_slice(topic.name().as_str().as_bytes()),
-            partition,
-            records: Some(records),
-        };
-        let request = produce::Request {
-            acks: Ok(Acks::All),
-            timeout_ms: TIMEOUT_MS,
-            parts: vec![part],
-            zstd_allowed: true,
-        };
+        partition: Option<i32>,
+        sequence: Option<Sequence>,
+        records: &[Record],
+    ) -> Result<(i32, Bytes), BrokerError> {
+        let first = records.first().ok_or(BrokerError::NoRecords)?;
+        let now = self.hall.clock.now();
+        let mut builder = BatchBuilder::new(Codec::None);
+        if let Some(sequence) = sequence {
+            if partition.is_none() {
+                return Err(invalid("partition", "a sequence is one partition's"));
+            }
+            builder = sequenced(builder, sequence)?;
+        }
+        records.iter().for_each(|record| push(&mut builder, record, now.wall.0));
+        let batch = builder.build();
+        let count = i32::try_from(topic.partition_count()).expect("partition counts are bounded");
+        let partition = partition.unwrap_or_else(|| match &first.key {
+            Some(key) => partitioner::partition_for_key(key, count.max(1)),
+            None => self.sticky.choose(topic.id(), count, batch.len(), now.mono),
+        });
+        Ok((partition, batch))
+    }
+
+    async fn write(&self, request: ProduceRequest) -> Result<ProduceResponse, BrokerError> {
+        let Prepared { request, partition, held } = self.prepare(request).await?;
         let result = produce::produce(&self.hall, request).await.pop();
-        result.expect("one part has one result").map_err(|error| errors::status(&error))
+        drop(held);
+        Ok(written(partition, &result.expect("one part has one result")?))
     }
 }
 
-/// The record as a batch of its own.
-fn batch_of_one(record: &Record, now_ms: i64) -> Bytes {
+fn sequenced(builder: BatchBuilder, sequence: Sequence) -> Result<BatchBuilder, BrokerError> {
+    let Sequence { producer_id, producer_epoch, base_sequence } = sequence;
+    let epoch = i16::try_from(producer_epoch).ok().filter(|epoch| *epoch >= 0);
+    match epoch {
+        Some(epoch) if producer_id >= 0 && base_sequence >= 0 => {
+            Ok(builder.producer(ProducerId(producer_id), ProducerEpoch(epoch), base_sequence))
+        }
+        _ => Err(invalid("sequence", "id, epoch and sequence are those of InitProducer, from 0")),
+    }
+}
+
+fn push(builder: &mut BatchBuilder, record: &Record, now_ms: i64) {
     let headers: Vec<_> =
         record.headers.iter().map(|it| (it.key.as_bytes(), it.value.as_deref())).collect();
-    let record = NewRecord {
+    builder.push(NewRecord {
         timestamp: record.timestamp_ms.unwrap_or(now_ms),
         key: record.key.as_deref(),
         value: record.value.as_deref(),
         headers: &headers,
-    };
-    BatchBuilder::new(Codec::None).push(record).build()
+    });
+}
+
+fn written(partition: i32, appended: &Appended) -> ProduceResponse {
+    ProduceResponse {
+        partition,
+        base_offset: appended.base_offset.0,
+        log_append_time_ms: appended.log_append_time.map(|time| time.0),
+    }
+}
+
+fn invalid(field: &str, reason: &str) -> BrokerError {
+    BrokerError::InvalidRequest(format!("{field}: {reason}"))
 }
 
 #[tonic::async_trait]
 impl ProduceService for ProduceDoor {
+    type ProduceStreamStream = ReceiverStream<Result<ProduceStreamResponse, Status>>;
+
+    async fn init_producer(
+        &self,
+        _: Request<InitProducerRequest>,
+    ) -> Result<Response<InitProducerResponse>, Status> {
+        let hall = &self.desk.hall;
+        hall.metrics.grpc_request(GrpcCall::InitProducer);
+        let given = async { producers::init(hall, None).await.map_err(|it| errors::status(&it)) };
+        let (id, epoch) = errors::guarded(hall, given).await?;
+        let (producer_id, producer_epoch) = (id.0, epoch.0.into());
+        Ok(Response::new(InitProducerResponse { producer_id, producer_epoch }))
+    }
+
     async fn produce(
         &self,
         request: Request<ProduceRequest>,
     ) -> Result<Response<ProduceResponse>, Status> {
-        self.hall.metrics.grpc_request(GrpcCall::Produce);
-        let written = errors::guarded(&self.hall, self.write(request.into_inner())).await?;
-        Ok(Response::new(written))
+        let hall = &self.desk.hall;
+        hall.metrics.grpc_request(GrpcCall::Produce);
+        let written = async {
+            self.desk.write(request.into_inner()).await.map_err(|error| errors::status(&error))
+        };
+        Ok(Response::new(errors::guarded(hall, written).await?))
+    }
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        self.desk.hall.metrics.grpc_request(GrpcCall::ProduceStream);
+        let requests = request.into_inner();
+        let answers = stream::serve(Arc::clone(&self.desk), requests, self.shutdown.clone());
+        Ok(Response::new(answers))
     }
 }

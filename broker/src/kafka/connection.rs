@@ -14,10 +14,10 @@ use millrace_wire::{ApiKey, header};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, info};
 
 use crate::context::RequestContext;
-use crate::kafka::api::produce;
+use crate::kafka::api::produce::{self, Received};
 use crate::kafka::dispatch;
 use crate::kafka::pipeline::{Outbound, Pending, Reply, ReplyPiece};
 use crate::partition::handle::Posted;
@@ -134,6 +134,7 @@ impl Connection {
             self.hall.metrics.request(head.api_key);
             let request = dispatch::admit(head).map_err(End::Because)?;
             self.context.set_client_id(&request.client_id());
+            let span = request.span(&self.context);
             if request.api() == ApiKey::Produce {
                 let budget = match self.budget.take() {
                     Some(budget) => budget,
@@ -146,15 +147,18 @@ impl Connection {
                     },
                 };
                 let (hall, signal) = (&self.hall, &self.signal);
-                let begun = produce::begin(hall, request, size_bytes, budget, signal, &mut posted);
+                let received = Received { size_bytes, budget, span };
+                let begun = produce::begin(hall, request, received, signal, &mut posted);
                 self.pending.push(begun.map_err(End::Because)?);
                 continue;
             }
             posted.work();
             self.answer_all_pending().await?;
             self.budget = None;
-            let reply = self.run_handler(request, shutdown).await?;
+            let (api, started) = (request.api(), self.last_active);
+            let reply = self.run_handler(request, shutdown).instrument(span).await?;
             self.queue(reply)?;
+            self.hall.metrics.answered(api, started.elapsed());
             if self.outbound_is_long() {
                 self.send().await?;
             }
@@ -232,7 +236,7 @@ impl Connection {
     /// Encodes the replies that are complete, oldest first.
     fn answer_done(&mut self) -> Result<(), End> {
         while let Some(done) = self.pending.pop_done() {
-            done.respond(self.outbound.tail()).map_err(End::Because)?;
+            done.respond(&self.hall.metrics, self.outbound.tail()).map_err(End::Because)?;
         }
         Ok(())
     }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_wire::header::Peeked;
 use millrace_wire::{ApiKey, ApiRow, cold, lookup};
+use tracing::Span;
 
 use crate::context::RequestContext;
 use crate::kafka::api;
 use crate::kafka::pipeline::Reply;
 use crate::service::Hall;
+use crate::trace::KafkaRequest;
 
 /// A request that this broker speaks, its body not yet decoded.
 pub(crate) struct Request {
@@ -33,6 +35,12 @@ impl Request {
 
     pub(crate) fn client_id(&self) -> Cow<'_, str> {
         self.peeked.client_id_lossy()
+    }
+
+    /// Its span, from now on; disabled unless somebody listens.
+    pub(crate) fn span(&self, context: &RequestContext) -> Span {
+        let (version, correlation_id) = (self.version(), self.correlation_id());
+        KafkaRequest { api: self.row.name, version, correlation_id }.span(context)
     }
 
     pub(crate) fn into_body(self) -> Result<Bytes, String> {

@@ -1,7 +1,9 @@
 //! The owner's loop: messages in, the kernel's decisions, outputs carried out. No logic of its own.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use millrace_kernel::partition::{
     self, Append, Event, Marks, Output, Partition, PartitionSettings,
@@ -16,6 +18,7 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use crate::error::BrokerError;
+use crate::metrics::Stage;
 use crate::partition::clock::Clock;
 use crate::partition::handle::{Message, PartitionHandle};
 use crate::partition::housekeeper::Chore;
@@ -38,10 +41,21 @@ pub(crate) struct Owner {
     role: Role,
     env: Env,
     clock: Clock,
+    /// Since when what this run answers is certain.
+    known: Instant,
+    /// Writes that are not yet on stable storage.
+    unsynced: VecDeque<Written>,
     inbox: Vec<Message>,
     appends: Vec<Append<Token>>,
     outputs: Vec<Output<RealDisk, Token>>,
     shard_outputs: Vec<ShardOutput<RealDisk, groups::Reply>>,
+}
+
+/// One write to the log, timed.
+struct Written {
+    end: Offset,
+    at: Instant,
+    batches: u64,
 }
 
 /// What kind of partition it is.
@@ -71,6 +85,8 @@ impl Owner {
             role,
             env: Env { now: clock.now(), rng },
             clock,
+            known: Instant::now(),
+            unsynced: VecDeque::new(),
             inbox: Vec::new(),
             appends: Vec::new(),
             outputs: Vec::new(),
@@ -159,24 +175,26 @@ impl Owner {
                 self.inbox.extend(inbox.drain(..MESSAGES_PER_RUN_MAX));
             }
         }
-        self.env.now = self.clock.now();
+        self.known = Instant::now();
+        self.env.now = self.clock.at(self.known);
         let mut messages = std::mem::take(&mut self.inbox);
         for message in messages.drain(..) {
-            self.accept(message);
+            self.accept(handle, message);
         }
         self.inbox = messages;
-        self.append_together();
+        self.append_together(handle);
+        self.time_syncs(handle);
         self.perform(handle);
         self.arm_timer(handle);
     }
 
     /// Adjacent appends are collected; anything else first makes one event of them.
-    fn accept(&mut self, message: Message) {
+    fn accept(&mut self, handle: &PartitionHandle, message: Message) {
         if let Message::Append(append) = message {
             self.appends.push(append);
             return;
         }
-        self.append_together();
+        self.append_together(handle);
         match &mut self.role {
             Role::Data(partition) => {
                 if let Some(event) = to_event(message) {
@@ -193,16 +211,45 @@ impl Owner {
         }
     }
 
-    fn append_together(&mut self) {
+    fn append_together(&mut self, handle: &PartitionHandle) {
         if self.appends.is_empty() {
             return;
         }
         match &mut self.role {
             Role::Data(partition) => {
+                let batches = self.appends.len() as u64;
+                for append in &self.appends {
+                    if let Token::Produce(ticket) = &append.token {
+                        ticket.taken(self.known);
+                    }
+                }
                 partition.append(&mut self.env, &mut self.appends, &mut self.outputs);
+                self.time_append(handle, batches);
             }
             // The hall refuses clients' records for internal topics; tokens answer for themselves.
             Role::Coordinator(_) | Role::Closed => self.appends.clear(),
+        }
+    }
+
+    /// Appends are timed from the run's beginning: nearly always they are all that it has.
+    fn time_append(&mut self, handle: &PartitionHandle, batches: u64) {
+        let now = Instant::now();
+        handle.shared().metrics.produce_stage(Stage::Append, now - self.known, batches);
+        let end = handle.marks().log_end();
+        if handle.marks().high_watermark() == end {
+            // A relaxed topic: what is written is certain.
+            self.known = now;
+        } else if self.unsynced.back().is_none_or(|last| last.end < end) {
+            self.unsynced.push_back(Written { end, at: now, batches });
+        }
+    }
+
+    /// Counts how long what became safe in this run had waited for it.
+    fn time_syncs(&mut self, handle: &PartitionHandle) {
+        let safe = handle.marks().high_watermark();
+        while let Some(written) = self.unsynced.pop_front_if(|it| it.end <= safe) {
+            let waited = self.known.saturating_duration_since(written.at);
+            handle.shared().metrics.produce_stage(Stage::Sync, waited, written.batches);
         }
     }
 
@@ -210,7 +257,9 @@ impl Owner {
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::Reply { token: Token::Produce(ticket), result } => ticket.answer(result),
+                Output::Reply { token: Token::Produce(ticket), result } => {
+                    ticket.answer(result, self.known, handle.traffic());
+                }
                 Output::Deleted { token: Token::DeleteRecords(reply), result } => {
                     // Whoever asked may have gone.
                     let _ = reply.send(result.map_err(BrokerError::from));

@@ -16,8 +16,16 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
+        self.at(Instant::now())
+    }
+
+    /// As [`Self::now`], for who has just read the monotonic clock.
+    pub(crate) fn at(&self, instant: Instant) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        Now { wall: WallMs(wall), mono: MonoMs(self.started.elapsed().as_millis() as u64) }
+        Now {
+            wall: WallMs(wall),
+            mono: MonoMs(instant.saturating_duration_since(self.started).as_millis() as u64),
+        }
     }
 }
 

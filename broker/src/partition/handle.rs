@@ -17,6 +17,7 @@ use millrace_storage::log::{LogReader, SyncTicket};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::BrokerError;
+use crate::metrics::Traffic;
 use crate::partition::actor::{Owner, Token};
 use crate::partition::registry::Shared;
 
@@ -67,6 +68,7 @@ pub(super) struct Inner {
     pub(super) marks: Arc<Marks>,
     reader: LogReader<RealDisk>,
     waiters: Waiters,
+    traffic: Traffic,
     pub(super) shared: Arc<Shared>,
     /// The deadline that the timer keeps for this partition; `u64::MAX` is none.
     pub(super) armed: AtomicU64,
@@ -87,6 +89,7 @@ impl PartitionHandle {
             reader: owner.reader(),
             owner: Mutex::new(owner),
             waiters: Waiters::default(),
+            traffic: Traffic::default(),
             shared,
             armed: AtomicU64::new(u64::MAX),
         }))
@@ -172,6 +175,11 @@ impl PartitionHandle {
     /// Takes a registration back; harmless when it has fired.
     pub(crate) fn unwatch(&self, waiter: &Arc<Notify>) {
         self.0.waiters.remove(waiter);
+    }
+
+    /// What went through, by the broker's count since it started.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.0.traffic
     }
 
     pub(super) fn marks_moved(&self) {

@@ -13,6 +13,8 @@ use crate::partition::handle::PartitionHandle;
 pub(crate) struct Collected {
     pub(crate) high_watermark: Offset,
     pub(crate) log_start: Offset,
+    /// Offsets from the one that was asked for to the end of what was found.
+    pub(crate) offsets: u64,
     ranges: Vec<FileRange<RealDisk>>,
 }
 
@@ -54,15 +56,15 @@ pub(crate) fn collect(
     }
     // Between the high watermark and the log end there is nothing to see yet, which is no error.
     if offset >= high_watermark {
-        return Ok(Collected { high_watermark, log_start, ranges: Vec::new() });
+        return Ok(Collected { high_watermark, log_start, offsets: 0, ranges: Vec::new() });
     }
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX);
-    let ranges = partition
+    let read = partition
         .reader()
         .read(offset, high_watermark, max_bytes, at_least_one)
-        .map_err(|error| read_error(error, high_watermark))?
-        .ranges;
-    Ok(Collected { high_watermark, log_start, ranges })
+        .map_err(|error| read_error(error, high_watermark))?;
+    let offsets = u64::try_from(read.next.0 - offset.0).unwrap_or(0);
+    Ok(Collected { high_watermark, log_start, offsets, ranges: read.ranges })
 }
 
 /// Refuses a client whose picture of the leadership is older or newer than ours (KIP-320).

@@ -35,9 +35,22 @@ pub(crate) struct Part {
 pub(crate) async fn fetch(hall: &Hall, request: &Request) -> Vec<Result<Collected, BrokerError>> {
     let deadline = Instant::now() + request.max_wait;
     let answers = wait_for_enough(request, deadline).await;
-    let bytes = answers.iter().flatten().map(Collected::bytes).sum();
-    hall.metrics.fetched(bytes);
+    count(hall, request, &answers);
     pager::make_resident(answers).await
+}
+
+fn count(hall: &Hall, request: &Request, answers: &[Result<Collected, BrokerError>]) {
+    let mut sum = 0;
+    for (part, answer) in request.parts.iter().zip(answers) {
+        if let (Ok(partition), Ok(collected)) = (&part.partition, answer) {
+            let bytes = collected.bytes();
+            if bytes > 0 {
+                partition.traffic().fetched(collected.offsets, bytes);
+                sum += bytes;
+            }
+        }
+    }
+    hall.metrics.fetched(sum);
 }
 
 async fn wait_for_enough(

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use millrace_kernel::group::{GroupCommand, GroupReply};
+use millrace_kernel::group::{
+    FetchOffsets, FetchedOffset, GroupCommand, GroupDescription, GroupError, GroupReply, PerTopic,
+};
 use millrace_model::ids::{GroupId, TopicName};
 use millrace_model::partitioner;
 use tokio::sync::oneshot;
@@ -31,6 +33,15 @@ impl Reply {
     }
 }
 
+/// Why something about a group was not told or done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum GroupFailed {
+    #[error(transparent)]
+    Refused(#[from] GroupError),
+    #[error(transparent)]
+    Unreachable(#[from] BrokerError),
+}
+
 /// Asks the coordinator of `group`.
 ///
 /// # Errors
@@ -42,6 +53,36 @@ pub(crate) async fn call(
 ) -> Result<GroupReply, BrokerError> {
     let coordinator = coordinator(hall, group).await?;
     ask(&coordinator, command).await
+}
+
+/// A group as its coordinator sees it.
+///
+/// # Errors
+/// There is no such group, or nobody who knows.
+pub(crate) async fn describe(
+    hall: &Hall,
+    group: &GroupId,
+) -> Result<GroupDescription, GroupFailed> {
+    let command = GroupCommand::Describe { group: group.clone() };
+    match call(hall, group, command).await? {
+        GroupReply::Describe(description) => Ok(description?),
+        other => unreachable!("a describe was answered with {other:?}"),
+    }
+}
+
+/// All that a group has committed; nothing for a group that does not exist.
+///
+/// # Errors
+/// The coordinator refuses, or there is none.
+pub(crate) async fn committed(
+    hall: &Hall,
+    group: &GroupId,
+) -> Result<Vec<PerTopic<Vec<FetchedOffset>>>, GroupFailed> {
+    let fetch = FetchOffsets { group: group.clone(), topics: None };
+    match call(hall, group, GroupCommand::FetchOffsets(fetch)).await? {
+        GroupReply::FetchOffsets(found) => Ok(found?),
+        other => unreachable!("an offset fetch was answered with {other:?}"),
+    }
 }
 
 /// Asks every coordinator of this broker: for listings.

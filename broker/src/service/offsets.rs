@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use crate::error::BrokerError;
 use crate::partition::handle::{Message, PartitionHandle};
 use crate::partition::reader;
+use crate::partition::registry::Topic;
 
 /// Which offset is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +84,66 @@ pub(crate) fn epoch_end(
     Ok(partition.epoch_end(epoch))
 }
 
-/// Moves the log start up to `before` (-1: to the high watermark); answers the new log start once it is durable.
+/// A place in a log, as a client names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Start,
+    /// Behind the newest record that may be read.
+    End,
+    At(Offset),
+    /// The first record at or after this time, Unix milliseconds; the end when there is none.
+    Since(i64),
+}
+
+/// Where a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) offset: Offset,
+    /// Of the record there, when a time was asked for and one was found.
+    pub(crate) timestamp: Option<i64>,
+}
+
+/// Finds the offset of a place. [`Place::At`] is answered as it is, within the log or not.
 ///
 /// # Errors
-/// An offset above the high watermark, or storage that refuses.
-pub(crate) async fn delete_records(
+/// A log that cannot be read.
+pub(crate) async fn locate(
     partition: &PartitionHandle,
-    before: Offset,
+    place: Place,
+) -> Result<Located, BrokerError> {
+    let at = |offset| Located { offset, timestamp: None };
+    // Before the look-up: what is written meanwhile comes behind it.
+    let end = partition.marks().high_watermark();
+    match place {
+        Place::Start => Ok(at(partition.marks().log_start())),
+        Place::End => Ok(at(end)),
+        Place::At(offset) => Ok(at(offset)),
+        Place::Since(time) => {
+            let found = find(partition, Spec::AtOrAfter(time), None).await?;
+            Ok(found
+                .map_or(at(end), |it| Located { offset: it.offset, timestamp: Some(it.timestamp) }))
+        }
+    }
+}
+
+/// Moves the log start up to `before`, or to the high watermark; answers the new log start once it is durable.
+///
+/// # Errors
+/// An internal topic, an offset that is negative or above the high watermark, or storage that refuses.
+pub(crate) async fn delete_records(
+    topic: &Topic,
+    partition: &PartitionHandle,
+    before: Option<Offset>,
 ) -> Result<Offset, BrokerError> {
+    if topic.name().is_internal() {
+        return Err(BrokerError::InternalTopic { topic: topic.name().to_string() });
+    }
+    let end = partition.marks().high_watermark();
+    let before = before.unwrap_or(end);
+    if before.0 < 0 || before > end {
+        let start = partition.marks().log_start();
+        return Err(BrokerError::OffsetOutOfRange { offset: before, start, end });
+    }
     let (reply, answer) = oneshot::channel();
     partition.post(Message::DeleteRecords { before, reply });
     answer.await.unwrap_or_else(|_| {

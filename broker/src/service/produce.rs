@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant as Moment};
 
 use bytes::Bytes;
 use millrace_kernel::partition::{Acks, Append, AppendRefused, Appended};
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::BrokerError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Stage, Traffic};
 use crate::partition::actor::Token;
 use crate::partition::handle::{Message, PartitionHandle, Posted};
 use crate::service::Hall;
@@ -42,14 +43,21 @@ pub(crate) type PartResult = Result<Appended, BrokerError>;
 /// A produce request whose parts are on their way: done when each has its result.
 pub(crate) struct Pending {
     /// Guards the results; held to store or read one.
-    results: Mutex<Vec<Option<PartResult>>>,
+    results: Mutex<Results>,
     missing: AtomicUsize,
     /// Told when the last result arrives.
     done: Arc<Notify>,
     timed_out: AtomicBool,
+    started: Moment,
     deadline: Instant,
     timeout_ms: u64,
     metrics: Arc<Metrics>,
+}
+
+struct Results {
+    by_part: Vec<Option<PartResult>>,
+    /// When the last of them was known.
+    known: Moment,
 }
 
 impl Pending {
@@ -68,17 +76,41 @@ impl Pending {
 
     /// The results, one for each part in request order; to be taken once, when done.
     pub(crate) fn take_results(&self) -> impl Iterator<Item = PartResult> + use<> {
-        let results = std::mem::take(&mut *self.results.lock().expect("no holder panics"));
+        let mut results = self.results.lock().expect("no holder panics");
+        let results = std::mem::take(&mut results.by_part);
         let timeout = BrokerError::Timeout { timeout_ms: self.timeout_ms };
         results.into_iter().map(move |result| result.unwrap_or_else(|| Err(timeout.clone())))
     }
 
-    fn complete(&self, slot: usize, result: PartResult) {
+    /// The reply is encoded: counts how long it waited for that. Tells how long the whole request took.
+    pub(crate) fn answered(&self) -> Duration {
+        let now = Moment::now();
+        if self.missing.load(Ordering::Acquire) == 0 {
+            let waited = now.saturating_duration_since(self.known());
+            self.metrics.produce_stage(Stage::Respond, waited, 1);
+        }
+        now - self.started
+    }
+
+    /// How long it took until the last result was certain.
+    pub(crate) fn certain_after(&self) -> Duration {
+        self.known() - self.started
+    }
+
+    fn known(&self) -> Moment {
+        self.results.lock().expect("no holder panics").known
+    }
+
+    fn complete(&self, slot: usize, result: PartResult, known: Moment) {
         if result.is_err() {
             self.metrics.produce_refused();
         }
-        if let Some(place) = self.results.lock().expect("no holder panics").get_mut(slot) {
-            *place = Some(result);
+        {
+            let mut results = self.results.lock().expect("no holder panics");
+            results.known = results.known.max(known);
+            if let Some(place) = results.by_part.get_mut(slot) {
+                *place = Some(result);
+            }
         }
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_one();
@@ -96,12 +128,27 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn answer(mut self, result: Result<Appended, AppendRefused>) {
+    /// The partition's owner has it now.
+    pub(crate) fn taken(&self, now: Moment) {
+        if let Some(pending) = &self.pending {
+            let waited = now.saturating_duration_since(pending.started);
+            pending.metrics.produce_stage(Stage::Queue, waited, 1);
+        }
+    }
+
+    /// The result, which is certain since `known`.
+    pub(crate) fn answer(
+        mut self,
+        result: Result<Appended, AppendRefused>,
+        known: Moment,
+        traffic: &Traffic,
+    ) {
         if let Some(pending) = self.pending.take() {
             if result.is_ok() {
                 pending.metrics.produced(self.records, self.bytes);
+                traffic.produced(self.records, self.bytes);
             }
-            pending.complete(self.slot, result.map_err(BrokerError::from));
+            pending.complete(self.slot, result.map_err(BrokerError::from), known);
         }
     }
 }
@@ -110,7 +157,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
             let reason = "the partition stopped on an internal error".into();
-            pending.complete(self.slot, Err(BrokerError::Storage { reason }));
+            let known = pending.started;
+            pending.complete(self.slot, Err(BrokerError::Storage { reason }), known);
         }
     }
 }
@@ -124,12 +172,16 @@ pub(crate) fn start(
     posted: &mut Posted,
 ) -> Arc<Pending> {
     let count = request.parts.len();
+    let now = Instant::now();
+    let started = now.into_std();
+    let by_part = (0..count).map(|_| None).collect();
     let pending = Arc::new(Pending {
-        results: Mutex::new((0..count).map(|_| None).collect()),
+        results: Mutex::new(Results { by_part, known: started }),
         missing: AtomicUsize::new(count),
         done: Arc::clone(done),
         timed_out: AtomicBool::new(false),
-        deadline: Instant::now() + std::time::Duration::from_millis(request.timeout_ms),
+        started,
+        deadline: now + Duration::from_millis(request.timeout_ms),
         timeout_ms: request.timeout_ms,
         metrics: Arc::clone(&hall.metrics),
     });
@@ -156,7 +208,8 @@ pub(crate) fn start(
 impl Ticket {
     fn refuse(mut self, error: BrokerError) {
         if let Some(pending) = self.pending.take() {
-            pending.complete(self.slot, Err(error));
+            let known = pending.started;
+            pending.complete(self.slot, Err(error), known);
         }
     }
 }
@@ -170,7 +223,9 @@ pub(crate) async fn produce(hall: &Hall, request: Request) -> Vec<PartResult> {
             pending.time_out();
         }
     }
-    pending.take_results().collect()
+    let results = pending.take_results().collect();
+    pending.answered();
+    results
 }
 
 /// Everything that can be said of a batch without its partition's state.

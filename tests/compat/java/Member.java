@@ -9,6 +9,7 @@ import java.util.Arrays;
 import java.util.Collection;
 import java.util.List;
 import java.util.Properties;
+import java.util.StringJoiner;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
@@ -28,7 +29,9 @@ import org.apache.kafka.common.serialization.StringSerializer;
  * A producing service and a group member on Apache Kafka's own Java client, for the end-to-end test.
  *
  *   Member produce BOOTSTRAP TOPIC             lines "number TAB key TAB value" from standard input
- *   Member consume BOOTSTRAP GROUP FILE TOPIC..  appends "topic partition offset number key value" lines, then commits
+ *   Member consume BOOTSTRAP GROUP FILE TOPIC..  appends "topic partition offset time headers key value" lines, then commits
+ *
+ * A record's time is E2E_STAMP and its number.
  */
 public final class Member {
     public static void main(String[] args) throws Exception {
@@ -50,14 +53,16 @@ public final class Member {
         config.put("request.timeout.ms", "5000");
         config.put("reconnect.backoff.max.ms", "200");
         config.put("max.block.ms", "300000");
+        long stamp = Long.parseLong(System.getenv("E2E_STAMP"));
         AtomicLong acked = new AtomicLong();
         AtomicReference<Exception> failure = new AtomicReference<>();
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             for (String line = in.readLine(); line != null && failure.get() == null; line = in.readLine()) {
                 String[] parts = line.split("\t", 3);
-                ProducerRecord<String, String> record = new ProducerRecord<>(topic, parts[1], parts[2]);
+                ProducerRecord<String, String> record = new ProducerRecord<>(topic, null, stamp + Long.parseLong(parts[0]), parts[1], parts[2]);
                 record.headers().add("line", parts[0].getBytes(StandardCharsets.UTF_8));
+                record.headers().add("mark", ("\u00fc" + parts[0]).getBytes(StandardCharsets.UTF_8));
                 producer.send(record, (metadata, error) -> {
                     if (error != null) {
                         failure.compareAndSet(null, error);
@@ -115,9 +120,12 @@ public final class Member {
                     continue;
                 }
                 for (ConsumerRecord<String, String> r : records) {
-                    Header number = r.headers().lastHeader("line");
-                    out.write(r.topic() + "\t" + r.partition() + "\t" + r.offset() + "\t"
-                        + (number == null ? "-" : new String(number.value(), StandardCharsets.UTF_8)) + "\t" + r.key() + "\t" + r.value() + "\n");
+                    StringJoiner headers = new StringJoiner(",");
+                    for (Header h : r.headers()) {
+                        headers.add(h.key() + "=" + new String(h.value(), StandardCharsets.UTF_8));
+                    }
+                    out.write(r.topic() + "\t" + r.partition() + "\t" + r.offset() + "\t" + r.timestamp() + "\t"
+                        + headers + "\t" + r.key() + "\t" + r.value() + "\n");
                 }
                 out.flush();
                 commit(consumer);

@@ -1,7 +1,7 @@
 // Programs on franz-go that judge a broker from outside:
 //
 //	judge produce BOOTSTRAP TOPIC                 a producing service: lines "number TAB key TAB value" from standard input
-//	judge consume BOOTSTRAP GROUP FILE TOPIC...   a group member: appends "topic partition offset number key value" lines, then commits
+//	judge consume BOOTSTRAP GROUP FILE TOPIC...   a group member: appends "topic partition offset time headers key value" lines, then commits
 //	judge topics BOOTSTRAP PARTITIONS TOPIC...    creates topics
 //	judge kill9 [flags]                           kill -9 rounds under a producer history, see kill9.go
 package main

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,12 @@ func quick(bootstrap string) []kgo.Opt {
 	}
 }
 
+// produce writes each line; a record's time is E2E_STAMP and its number.
 func produce(ctx context.Context, bootstrap, topic string) error {
+	stamp, err := strconv.ParseInt(os.Getenv("E2E_STAMP"), 10, 64)
+	if err != nil {
+		return fmt.Errorf("E2E_STAMP: %w", err)
+	}
 	client, err := kgo.NewClient(append(quick(bootstrap),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.UnknownTopicRetries(-1),
@@ -45,11 +51,19 @@ func produce(ctx context.Context, bootstrap, topic string) error {
 		if len(parts) != 3 {
 			return fmt.Errorf("not number TAB key TAB value: %q", in.Text())
 		}
+		number, err := strconv.ParseInt(string(parts[0]), 10, 64)
+		if err != nil {
+			return err
+		}
 		record := &kgo.Record{
-			Topic:   topic,
-			Key:     bytes.Clone(parts[1]),
-			Value:   bytes.Clone(parts[2]),
-			Headers: []kgo.RecordHeader{{Key: "line", Value: bytes.Clone(parts[0])}},
+			Topic:     topic,
+			Key:       bytes.Clone(parts[1]),
+			Value:     bytes.Clone(parts[2]),
+			Timestamp: time.UnixMilli(stamp + number),
+			Headers: []kgo.RecordHeader{
+				{Key: "line", Value: bytes.Clone(parts[0])},
+				{Key: "mark", Value: append([]byte("ü"), parts[0]...)},
+			},
 		}
 		client.Produce(ctx, record, func(_ *kgo.Record, err error) {
 			mu.Lock()
@@ -98,13 +112,12 @@ func consume(ctx context.Context, bootstrap, group, path string, topics []string
 		fetches := client.PollFetches(poll)
 		done()
 		for r := range fetches.RecordsAll() {
-			number := "-"
+			var headers []string
 			for _, h := range r.Headers {
-				if h.Key == "line" {
-					number = string(h.Value)
-				}
+				headers = append(headers, h.Key+"="+string(h.Value))
 			}
-			fmt.Fprintf(out, "%s\t%d\t%d\t%s\t%s\t%s\n", r.Topic, r.Partition, r.Offset, number, r.Key, r.Value)
+			fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%s\t%s\t%s\n",
+				r.Topic, r.Partition, r.Offset, r.Timestamp.UnixMilli(), strings.Join(headers, ","), r.Key, r.Value)
 		}
 		if !fetches.Empty() {
 			if err := out.Flush(); err != nil {

@@ -1,14 +1,17 @@
 """The main job from end to end, while everything that may die is killed.
 
-Five services publish the events of one repository each (topic = repository, key = path, value = the line, header `line` = its
-number) through kcat, kafka-python, Apache Kafka's producer, franz-go and gRPC, with acks=all and idempotent. Two groups of three
-members of mixed clients read everything and write what they read to files before they commit. Meanwhile the broker is SIGKILLed
-three times, and members are killed at random and started again. In the end every line must be there once per group, in the file's
-order per key, with the SHA-256 sums of the data's README; kcat and ConsumerGroupCommand must agree on every offset; and
-DumpLogSegments must read every file without a mismatch.
+Services publish the events of five repositories (topic = repository, key = path, value = the line, headers `line` and `mark` with
+its number, time = a beginning and its number) through both doors: kcat, kafka-python, Apache Kafka's producer and franz-go through
+Kafka's, and a Python, a Go and a Rust client through gRPC's, with acks=all and idempotent; two topics have a service at each door,
+which share the keys. Three groups read everything and write what they read to files before they commit: one of clients of Kafka's
+door, one of clients of the gRPC door, one of both. Meanwhile the broker is SIGKILLed three times, and members are killed at random
+and started again. In the end every line must be there once per group, in the file's order per key, with key, headers and time as
+they were sent and the SHA-256 sums of the data's README; all groups must have read the same from the same places; kcat and
+ConsumerGroupCommand must agree on every offset; and DumpLogSegments must read every file without a mismatch.
 
-Three facts of kcat shape the test. It gives all messages of one invocation the same headers, so its topic has no `line` header:
-there the line's number is recovered from the value, which is exact because no line occurs twice in the file (checked). And its
+Four facts of kcat shape the test. It gives all messages of one invocation the same headers, so its topic has no headers: there
+the line's number is recovered from the value, which is exact because no line occurs twice in the file (checked). It cannot be told
+a record's time: that must be of the hour of the run, and the same for every group. And its
 offsets are stored, and so committed, before the record is printed: whether by SIGKILL or by SIGTERM, a kcat that ends in mid-stream
 may lose its group a record (seen, against Apache Kafka). So kcat members are not killed but frozen past their session and woken. And
 librdkafka 2.0.2 gives up (out of order sequence) when of several requests in flight the first is refused as "not leader" by a broker
@@ -29,6 +32,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 HERE = pathlib.Path(os.environ["COMPAT_HERE"])
 CACHE = pathlib.Path(os.environ["COMPAT_CACHE"])
@@ -43,12 +47,15 @@ BROKER_KILLS = 3
 PARTITIONS = 4
 
 JAVA = ["java", "-Xmx256M", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{CACHE}/java:{KAFKA_HOME}/libs/*"]
-SERVICES = {"etcd": "kcat", "iggy": "python", "kafka": "java", "redpanda": "go", "nats-server": "grpc"}
-GROUPS = {"one": ["python", "go", "java"], "two": ["kcat", "java", "go"]}
+# Services of one topic share its keys. "grpc-command" is E2E_GRPC_PRODUCER; "grpc-batches" is grpc-python that unpacks batches itself.
+SERVICES = {"etcd": ["kcat"], "iggy": ["python", "grpc-python"], "kafka": ["java"], "redpanda": ["go", "grpc-go"], "nats-server": ["grpc-command"]}
+GROUPS = {"kafka": ["python", "go", "java"], "grpc": ["grpc-python", "grpc-go", "grpc-batches"], "mixed": ["kcat", "grpc-go", "java", "grpc-python"]}
 # Who plays the part of a client that is not on this machine.
-STANDINS = ["go", "java", "python", "kcat"]
+STANDINS = ["go", "java", "python", "kcat", "grpc-go", "grpc-python"]
+# The time of line 0: an hour ago, within every retention.
+STAMP = time.time_ns() // 1_000_000 - 3_600_000
 
-Record = collections.namedtuple("Record", "line key value")
+Record = collections.namedtuple("Record", "line key value time")
 
 
 class Failure(Exception):
@@ -64,6 +71,11 @@ def say(text):
 
 def has(kind):
     marks = {"kcat": ["kcat"], "python": ["python"], "java": ["kafka", "java"], "go": ["go"]}
+    marks |= {"grpc-python": ["python", "grpc-python"], "grpc-batches": ["python", "grpc-python"], "grpc-go": ["grpc-go"]}
+    if kind.startswith("grpc") and os.environ.get("BROKER") == "apache":
+        return False
+    if kind == "grpc-command":
+        return bool(GRPC_PRODUCER)
     return all((CACHE / "have" / m).exists() for m in marks[kind])
 
 
@@ -74,7 +86,9 @@ def producer(kind, topic, env):
         "python": [f"{CACHE}/venv/bin/python", f"{HERE}/py/member.py", "produce", env["KAFKA"], topic],
         "java": [*JAVA, "Member", "produce", env["KAFKA"], topic],
         "go": [f"{CACHE}/judge", "produce", env["KAFKA"], topic],
-        "grpc": ["sh", "-c", GRPC_PRODUCER],
+        "grpc-python": [f"{CACHE}/venv/bin/python", f"{HERE}/grpc/member.py", "produce", topic],
+        "grpc-go": [f"{CACHE}/grpc-judge", "produce", topic],
+        "grpc-command": ["sh", "-c", GRPC_PRODUCER],
     }[kind]  # fmt: skip
 
 
@@ -83,11 +97,28 @@ def consumer(kind, group, path, env):
     return {
         "kcat": ["kcat", "-b", env["KAFKA"], "-E", "-u", "-q", "-G", group, "-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=6000",
                  "-X", "heartbeat.interval.ms=1000", "-X", "auto.commit.interval.ms=500", "-X", "partition.assignment.strategy=range",
-                 "-X", "reconnect.backoff.max.ms=200", "-f", r"%t\t%p\t%o\t%h\t%k\t%s\n", *topics],
+                 "-X", "reconnect.backoff.max.ms=200", "-f", r"%t\t%p\t%o\t%T\t%h\t%k\t%s\n", *topics],
         "python": [f"{CACHE}/venv/bin/python", f"{HERE}/py/member.py", "consume", env["KAFKA"], group, path, *topics],
         "java": [*JAVA, "Member", "consume", env["KAFKA"], group, path, *topics],
         "go": [f"{CACHE}/judge", "consume", env["KAFKA"], group, path, *topics],
+        "grpc-python": [f"{CACHE}/venv/bin/python", f"{HERE}/grpc/member.py", "consume", "records", group, path, *topics],
+        "grpc-batches": [f"{CACHE}/venv/bin/python", f"{HERE}/grpc/member.py", "consume", "batches", group, path, *topics],
+        "grpc-go": [f"{CACHE}/grpc-judge", "consume", group, path, *topics],
     }[kind]  # fmt: skip
+
+
+def environment(env, **more):
+    """Of a client: where the doors are, what time line 0 has, and where protoc's Python is."""
+    return {**os.environ, **env, "E2E_STAMP": str(STAMP), "PYTHONPATH": str(CACHE / "grpc-py"), **more}
+
+
+def sent_as(kind, number):
+    """Headers and time that a service of this kind gives to a line; a time of None is the client's own clock."""
+    if kind == "kcat":
+        return b"", None
+    if kind == "grpc-command":
+        return b"line=%d" % number, None
+    return b"line=%d,mark=%s%d" % (number, "ü".encode(), number), STAMP + number
 
 
 # The truth ------------------------------------------------------------------------------------------------------------------
@@ -149,14 +180,14 @@ class Clock:
 
 
 class Service:
-    """A producing service: a client process and the thread that feeds it its lines at an even pace."""
+    """A producing service: a client process and the thread that feeds it its lines, (number, key, line), at an even pace."""
 
     def __init__(self, topic, kind, lines, env, clock):
         self.topic, self.kind, self.lines, self.clock = topic, kind, lines, clock
         self.fed = 0
         self.log = WORK / f"service-{topic}-{kind}.log"
         self.process = subprocess.Popen(
-            producer(kind, topic, env), stdin=subprocess.PIPE, stdout=self.log.open("wb"), stderr=subprocess.STDOUT, env={**os.environ, **env, "TOPIC": topic}
+            producer(kind, topic, env), stdin=subprocess.PIPE, stdout=self.log.open("wb"), stderr=subprocess.STDOUT, env=environment(env, TOPIC=topic)
         )
         self.thread = threading.Thread(target=self.feed, daemon=True)
         self.thread.start()
@@ -167,8 +198,7 @@ class Service:
             while self.fed < total:
                 due = min(total, int(total * self.clock.now() / SPREAD) + 1)
                 part = []
-                for number in range(self.fed, due):
-                    key, line = self.lines[number]
+                for number, key, line in self.lines[self.fed : due]:
                     part.append(b"%s\t%s\n" % (key, line) if self.kind == "kcat" else b"%d\t%s\t%s\n" % (number, key, line))
                 pipe.write(b"".join(part))
                 pipe.flush()
@@ -202,7 +232,7 @@ class Member:
         self.files.append(path)
         with open(path, "ab") as out, open(path.with_suffix(".log"), "wb") as log:
             self.process = subprocess.Popen(
-                consumer(self.kind, self.group, str(path), self.env), stdin=subprocess.DEVNULL, stdout=out if self.kind == "kcat" else log, stderr=log
+                consumer(self.kind, self.group, str(path), self.env), stdin=subprocess.DEVNULL, stdout=out if self.kind == "kcat" else log, stderr=log, env=environment(self.env)
             )
 
     def kill(self):
@@ -239,6 +269,12 @@ class Member:
             raise Failure(f"member {self.files[-1].stem} did not close within 30 s") from None
 
 
+def writer(topic, key):
+    """The kind of the service that publishes this key."""
+    kinds = SERVICES_NOW[topic]
+    return kinds[zlib.crc32(key) % len(kinds)]
+
+
 class Readings:
     """What a group has read: (topic, partition, offset) -> record, from the files of all its members' lives."""
 
@@ -260,16 +296,18 @@ class Readings:
                 self.add(row)
 
     def add(self, row):
-        topic, partition, offset, line, key, value = row.split(b"\t")
+        topic, partition, offset, stamp, headers, key, value = row.split(b"\t")
         topic = topic.decode()
-        if line.startswith(b"line="):
-            line = line[5:]  # kcat prints headers as name=value
+        place = (topic, int(partition), int(offset))
         named = self.numbers[topic].get(value)
         if named is None:
             raise Failure(f"group {self.group} read a value nobody sent from {topic}: {value[:80]}")
-        if SERVICES_NOW[topic] != "kcat" and int(line) != named:
-            raise Failure(f"group {self.group}: {topic}/{partition.decode()}@{offset.decode()} has header line={line} and the value of line {named}")
-        place, record = (topic, int(partition), int(offset)), Record(named, key, value)
+        record = Record(named, key, value, int(stamp))
+        sent, when = sent_as(writer(topic, key), named)
+        if headers != sent:
+            raise Failure(f"group {self.group}: {place} has the value of line {named} and headers {headers}, not {sent}")
+        if record.time != when if when is not None else not STAMP <= record.time < STAMP + 7_200_000:
+            raise Failure(f"group {self.group}: {place} has the value of line {named} and time {record.time}, not {when}")
         before = self.records.setdefault(place, record)
         if before is not record:
             self.again += 1
@@ -293,7 +331,7 @@ def check_readings(readings, lines, sums, ends):
         first = {}
         for partition, offset, record in mine:
             if record.line in first:
-                if topic == "nats-server" and SERVICES_NOW[topic] == "grpc" and not GRPC_IDEMPOTENT:
+                if writer(topic, record.key) == "grpc-command" and not GRPC_IDEMPOTENT:
                     twice += 1
                     continue
                 raise Failure(f"{topic}: line {record.line} is at {first[record.line]} and at {(partition, offset)}")
@@ -440,14 +478,10 @@ class Run:
 
     def cast(self, kind):
         """The client that plays this part here."""
-        if kind == "grpc":
-            if GRPC_PRODUCER:
-                return kind
-            self.skipped("e2e gRPC producer: E2E_GRPC_PRODUCER is not set, franz-go stands in")
-        elif has(kind):
+        if has(kind):
             return kind
-        else:
-            self.skipped(f"e2e {kind} client: not on this machine, another stands in")
+        why = "E2E_GRPC_PRODUCER is not set" if kind == "grpc-command" and not GRPC_PRODUCER else "not on this machine"
+        self.skipped(f"e2e {kind} client: {why}, another stands in")
         for other in STANDINS:
             if has(other):
                 return other
@@ -457,8 +491,8 @@ class Run:
         say(f"seed {SEED}")
         lines, sums = truth()
         numbers = {t: {l: n for n, (_, l) in enumerate(ls)} for t, ls in lines.items()}
-        for topic, kind in SERVICES.items():
-            SERVICES_NOW[topic] = self.cast(kind)
+        for topic, kinds in SERVICES.items():
+            SERVICES_NOW[topic] = [self.cast(kind) for kind in kinds]
         crew = {group: [self.cast(kind) for kind in kinds] for group, kinds in GROUPS.items()}
 
         self.broker = Broker()
@@ -466,17 +500,23 @@ class Run:
         env = self.broker.env
         if has("go"):
             subprocess.run([f"{CACHE}/judge", "topics", env["KAFKA"], str(PARTITIONS), *SERVICES], check=True)
+        elif has("grpc-go"):
+            for topic in SERVICES:
+                subprocess.run([f"{CACHE}/grpc-judge", "create", topic, str(PARTITIONS)], env=environment(env), check=True)
         say(f"broker on {env['KAFKA']}, {sum(map(len, lines.values()))} lines over {SPREAD:.0f} s by {SERVICES_NOW}, groups {crew}")
         clock = Clock()
         self.members = [Member(g, n, kind, env) for g, kinds in crew.items() for n, kind in enumerate(kinds)]
-        self.services = [Service(t, SERVICES_NOW[t], lines[t], env, clock) for t in lines]
+        for topic, kinds in SERVICES_NOW.items():
+            for n, kind in enumerate(kinds):
+                share = [(number, key, line) for number, (key, line) in enumerate(lines[topic]) if zlib.crc32(key) % len(kinds) == n]
+                self.services.append(Service(topic, kind, share, env, clock))
         readings = {g: Readings(g, numbers) for g in crew}
         self.trouble(readings, clock)
         for service in self.services:
             service.finish()
         say("every service got all its lines acknowledged")
         self.catch_up(readings, lines)
-        self.passed("five services published every line with every one acknowledged, through three broker kills")
+        self.passed(f"{len(self.services)} services at both doors published every line with every one acknowledged, through {BROKER_KILLS} broker kills")
 
         for member in self.members:
             member.end()
@@ -487,6 +527,12 @@ class Run:
         for group, mine in readings.items():
             twice = check_readings(mine, lines, sums, ends)
             self.passed(f"group {group}: each line once, key order, SHA-256 sums ({mine.again} read again after a kill, {twice} lines twice in the log)")
+        first, *others = readings.values()
+        for mine in others:
+            if mine.records != first.records:
+                place = next(p for p in first.records if mine.records.get(p) != first.records[p])
+                raise Failure(f"at {place} group {first.group} read {first.records[place]}, group {mine.group} {mine.records.get(place)}")
+        self.passed(f"all groups read the same {len(first.records)} records from the same places, with their times")
         self.check_tools(env, ends, lines)
 
     def trouble(self, readings, clock):
@@ -498,7 +544,7 @@ class Run:
             while clock.now() < at:
                 self.watch(readings)
             if what == "broker":
-                busy = [s.topic for s in self.services if s.fed < len(s.lines)]
+                busy = [f"{s.topic} by {s.kind}" for s in self.services if s.fed < len(s.lines)]
                 if len(busy) < len(self.services):
                     raise Failure(f"only {busy} still published when the broker was to be killed")
                 self.broker.call("kill9")
@@ -541,7 +587,7 @@ class Run:
             time.sleep(0.5)
         time.sleep(3)
         died = sum(m.deaths for m in self.members)
-        say(f"both groups have read everything; members lived {sum(m.lives for m in self.members)} times, {died} times one ended by itself")
+        say(f"all groups have read everything; members lived {sum(m.lives for m in self.members)} times, {died} times one ended by itself")
 
     def check_tools(self, env, ends, lines):
         if has("kcat") and has("java"):
@@ -549,7 +595,7 @@ class Run:
                 raise Failure(f"GetOffsetShell and kcat disagree: {theirs} and {ends}")
             check_group_command(env, ends)
             check_group_by_kcat(env)
-            self.passed("kcat and ConsumerGroupCommand agree on every offset, lag 0 in both groups")
+            self.passed("kcat and ConsumerGroupCommand agree on every offset, lag 0 in all groups")
         else:
             self.skipped("e2e agreement of kcat and ConsumerGroupCommand: one of them is not on this machine")
         self.broker.call("stop")

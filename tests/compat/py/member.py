@@ -1,9 +1,12 @@
 """A producing service and a group member on kafka-python, for the end-to-end test.
 
     member.py produce BOOTSTRAP TOPIC               lines "number TAB key TAB value" from standard input
-    member.py consume BOOTSTRAP GROUP FILE TOPIC..  appends "topic partition offset number key value" lines, then commits
+    member.py consume BOOTSTRAP GROUP FILE TOPIC..  appends "topic partition offset time headers key value" lines, then commits
+
+A record's time is E2E_STAMP and its number.
 """
 
+import os
 import signal
 import sys
 
@@ -13,6 +16,7 @@ from kafka.errors import KafkaError
 
 
 def produce(bootstrap, topic):
+    stamp = int(os.environ["E2E_STAMP"])
     producer = KafkaProducer(
         bootstrap_servers=bootstrap,
         acks="all",
@@ -33,7 +37,8 @@ def produce(bootstrap, topic):
 
     for line in sys.stdin.buffer:
         number, key, value = line.rstrip(b"\n").split(b"\t", 2)
-        future = producer.send(topic, key=key, value=value, headers=[("line", number)])
+        headers = [("line", number), ("mark", "ü".encode() + number)]
+        future = producer.send(topic, key=key, value=value, headers=headers, timestamp_ms=stamp + int(number))
         future.add_callback(on_ack)
         future.add_errback(failures.append)
         if failures:
@@ -73,8 +78,8 @@ def consume(bootstrap, group, path, topics):
             batches = consumer.poll(timeout_ms=200)
             for records in batches.values():
                 for r in records:
-                    number = dict(r.headers).get("line", b"-")
-                    out.write(b"%s\t%d\t%d\t%s\t%s\t%s\n" % (r.topic.encode(), r.partition, r.offset, number, r.key, r.value))
+                    headers = b",".join(name.encode() + b"=" + value for name, value in r.headers)
+                    out.write(b"%s\t%d\t%d\t%d\t%s\t%s\t%s\n" % (r.topic.encode(), r.partition, r.offset, r.timestamp, headers, r.key, r.value))
             # Committed after every poll, so a rebalance finds nothing left to commit.
             if batches:
                 out.flush()

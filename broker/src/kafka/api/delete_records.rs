@@ -14,6 +14,9 @@ use crate::error::BrokerError;
 use crate::kafka::errors;
 use crate::service::{Hall, offsets};
 
+/// "All that may be read."
+const TO_HIGH_WATERMARK: i64 = -1;
+
 pub(crate) async fn handle(
     hall: &Hall,
     _: &RequestContext,
@@ -46,14 +49,6 @@ async fn delete(
     offset: i64,
 ) -> Result<Offset, BrokerError> {
     let (topic, partition) = hall.registry.leader(topic, partition)?;
-    if topic.name().is_internal() {
-        return Err(BrokerError::InternalTopic { topic: topic.name().to_string() });
-    }
-    let high_watermark = partition.marks().high_watermark();
-    let before = if offset == -1 { high_watermark } else { Offset(offset) };
-    if before.0 < 0 || before > high_watermark {
-        let start = partition.marks().log_start();
-        return Err(BrokerError::OffsetOutOfRange { offset: before, start, end: high_watermark });
-    }
-    offsets::delete_records(&partition, before).await
+    let before = (offset != TO_HIGH_WATERMARK).then_some(Offset(offset));
+    offsets::delete_records(&topic, &partition, before).await
 }

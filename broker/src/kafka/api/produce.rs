@@ -5,24 +5,28 @@
 //! INVALID_TXN_STATE: no transaction is ever open here.
 //! Version notes: zstd is stored only from version 7 on (KIP-110); 8 explains refusals in words (KIP-467).
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use millrace_kernel::partition::Acks;
+use millrace_wire::ApiKey;
 use millrace_wire::error_code::ErrorCode;
 use millrace_wire::few::Few;
 use millrace_wire::primitive::Text;
 use millrace_wire::produce::{self as wire, PartitionResponse, Response, TopicResponse};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::error::BrokerError;
 use crate::kafka::dispatch::Request;
 use crate::kafka::errors;
+use crate::metrics::Metrics;
 use crate::partition::handle::Posted;
 use crate::service::produce::{self, Part, PartResult, Pending};
 use crate::service::{Hall, HeldBytes};
+use crate::trace;
 
 /// The first version whose clients can read zstd back.
 const ZSTD_FROM: i16 = 7;
@@ -38,16 +42,23 @@ pub(crate) struct InFlight {
     /// Names and partition indexes in request order; copied, so that the frame is free as soon as it is written.
     layout: Vec<(Text, Few<i32>)>,
     size_bytes: usize,
+    span: Span,
     /// Keeps the request counted in the node's budget until it is answered.
     _budget: HeldBytes,
+}
+
+/// What the connection knows of a produce request beside its bytes.
+pub(crate) struct Received {
+    pub(crate) size_bytes: usize,
+    pub(crate) budget: HeldBytes,
+    pub(crate) span: Span,
 }
 
 /// Decodes a produce request and leaves every batch for its partition in `posted`. `Err` says why the connection closes.
 pub(crate) fn begin(
     hall: &Hall,
     request: Request,
-    size_bytes: usize,
-    budget: HeldBytes,
+    Received { size_bytes, budget, span }: Received,
     signal: &Arc<Notify>,
     posted: &mut Posted,
 ) -> Result<InFlight, String> {
@@ -86,6 +97,7 @@ pub(crate) fn begin(
         pending,
         layout,
         size_bytes,
+        span,
         _budget: budget,
     })
 }
@@ -109,8 +121,20 @@ impl InFlight {
 
     /// Encodes the reply behind `out`; `Err` when an unanswered request (acks=0) failed and the connection must say so
     /// by closing.
-    pub(crate) fn respond(self, out: &mut BytesMut) -> Result<(), String> {
-        let mut results = self.pending.take_results();
+    pub(crate) fn respond(mut self, metrics: &Metrics, out: &mut BytesMut) -> Result<(), String> {
+        let refused = Cell::new(0);
+        let encoded = self.encode(&refused, out);
+        metrics.answered(ApiKey::Produce, self.pending.answered());
+        if !self.span.is_disabled() {
+            trace::produced(&self.span, self.pending.certain_after(), refused.get());
+        }
+        encoded
+    }
+
+    fn encode(&mut self, refused: &Cell<usize>, out: &mut BytesMut) -> Result<(), String> {
+        let results = self.pending.take_results();
+        let mut results =
+            results.inspect(|it| refused.set(refused.get() + usize::from(it.is_err())));
         if !self.wants_reply {
             return match results.find_map(Result::err) {
                 Some(error) => Err(format!("a produce request with acks=0 failed: {error}")),
@@ -118,7 +142,7 @@ impl InFlight {
             };
         }
         let mut topics = Few::new();
-        for (name, indexes) in self.layout {
+        for (name, indexes) in std::mem::take(&mut self.layout) {
             let partitions = indexes.into_iter().zip(&mut results);
             let partitions = partitions.map(|(index, result)| partition(index, result)).collect();
             topics.push(TopicResponse { name, partitions });

@@ -1,0 +1,277 @@
+//! `ProduceStream`: many requests in flight, answered in the order in which they came.
+//!
+//! One task per stream. It reads as far ahead as the limits below and the node's byte budget allow, hands what arrived
+//! together to the partitions together, and answers each request once its records are safe; while the oldest is not,
+//! younger ones wait, so answers of one partition are in order. A client that does not take its answers stops being
+//! read; the budget's bytes are given back as soon as records are safe, taken or not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use millrace_proto::v1::produce_stream_response::Result as Outcome;
+use millrace_proto::v1::{ProduceRequest, ProduceStreamResponse};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::Instrument;
+
+use crate::error::BrokerError;
+use crate::grpc::errors;
+use crate::grpc::produce::{Desk, Prepared, written};
+use crate::metrics::GrpcCall;
+use crate::partition::handle::Posted;
+use crate::service::produce::{self, Pending};
+use crate::service::{Hall, HeldBytes};
+use crate::shutdown::Shutdown;
+
+/// Requests of one stream that are not answered yet,
+const IN_FLIGHT_MAX: usize = 1024;
+/// and their bytes; with at least one request read, the stream is not read beyond.
+const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Requests taken before others have their turn.
+const TAKEN_AT_ONCE_MAX: usize = 64;
+/// Answers that wait for the client.
+const ANSWERS_MAX: usize = 64;
+
+type Answer = Result<ProduceStreamResponse, Status>;
+
+/// Starts the task of one stream.
+pub(super) fn serve(
+    desk: Arc<Desk>,
+    requests: Streaming<ProduceRequest>,
+    shutdown: Shutdown,
+) -> ReceiverStream<Answer> {
+    let (answers, taken) = mpsc::channel(ANSWERS_MAX);
+    let exchange = Exchange {
+        desk: Arc::clone(&desk),
+        requests,
+        answers: answers.clone(),
+        in_flight: VecDeque::new(),
+        in_flight_bytes: 0,
+        preparing: None,
+        done: Arc::new(Notify::new()),
+        end: None,
+    };
+    let serving = async move {
+        // The status goes behind every answer, and waits for the client as they do.
+        if let Err(status) = errors::guarded(&desk.hall, exchange.run(shutdown)).await {
+            let _ = answers.send(Err(status)).await;
+        }
+    };
+    tokio::spawn(serving.in_current_span());
+    ReceiverStream::new(taken)
+}
+
+struct Exchange {
+    desk: Arc<Desk>,
+    requests: Streaming<ProduceRequest>,
+    answers: mpsc::Sender<Answer>,
+    /// In the order of their requests.
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    /// A request that waits for its topic to be created, or for the node's budget; none is read meanwhile.
+    preparing: Option<BoxFuture<'static, Readied>>,
+    /// Told when one of `in_flight` may be done.
+    done: Arc<Notify>,
+    /// No further request comes, and why.
+    end: Option<Result<(), Status>>,
+}
+
+/// A request that is read, and what became of it so far.
+struct Readied {
+    request_id: u64,
+    prepared: Result<Prepared, BrokerError>,
+}
+
+/// A request that is not answered yet.
+struct InFlight {
+    request_id: u64,
+    bytes: usize,
+    state: State,
+}
+
+/// The client takes no more answers.
+struct Closed;
+
+enum State {
+    Refused(BrokerError),
+    Written {
+        partition: i32,
+        pending: Arc<Pending>,
+        /// Given back once the records are safe.
+        held: Option<HeldBytes>,
+    },
+}
+
+impl Exchange {
+    /// Serves until the last request is answered, or the client is gone.
+    async fn run(mut self, shutdown: Shutdown) -> Result<(), Status> {
+        loop {
+            self.take_arrived();
+            if self.answer_done().is_err() {
+                return Ok(()); // the client is gone
+            }
+            let head = self.in_flight.front();
+            if head.is_none() && self.preparing.is_none() && self.end.is_some() {
+                return self.end.take().unwrap_or(Ok(()));
+            }
+            let head_is_done = head.is_some_and(InFlight::is_done);
+            let head_deadline = head.and_then(InFlight::deadline);
+            let may_read = self.may_read();
+            tokio::select! {
+                () = self.answers.closed() => return Ok(()),
+                // There was no room a moment ago.
+                () = room(&self.answers), if head_is_done => {}
+                () = self.done.notified() => {}
+                () = wait_until(head_deadline), if !head_is_done => {
+                    self.in_flight.iter().take(1).for_each(InFlight::time_out);
+                }
+                readied = ready(&mut self.preparing), if self.preparing.is_some() => {
+                    self.preparing = None;
+                    self.start(readied, &mut Posted::default());
+                }
+                message = self.requests.message(), if may_read => {
+                    self.take(message, &mut Posted::default());
+                }
+                () = shutdown.requested(), if self.end.is_none() => {
+                    self.end = Some(Err(errors::status(&BrokerError::ShuttingDown)));
+                }
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        self.end.is_none()
+            && self.preparing.is_none()
+            && self.in_flight.len() < IN_FLIGHT_MAX
+            && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Takes what is here without waiting, so that partitions get it as one.
+    fn take_arrived(&mut self) {
+        let mut posted = Posted::default();
+        for _ in 0..TAKEN_AT_ONCE_MAX {
+            if !self.may_read() {
+                return;
+            }
+            let Some(message) = self.requests.message().now_or_never() else { return };
+            self.take(message, &mut posted);
+        }
+    }
+
+    fn take(&mut self, message: Result<Option<ProduceRequest>, Status>, posted: &mut Posted) {
+        let request = match message {
+            Ok(Some(request)) => request,
+            Ok(None) => return self.end = Some(Ok(())),
+            Err(status) => return self.end = Some(Err(status)),
+        };
+        let desk = Arc::clone(&self.desk);
+        let mut preparing: BoxFuture<'static, Readied> = Box::pin(async move {
+            let request_id = request.request_id;
+            Readied { request_id, prepared: desk.prepare(request).await }
+        });
+        match (&mut preparing).now_or_never() {
+            Some(readied) => self.start(readied, posted),
+            None => self.preparing = Some(preparing),
+        }
+    }
+
+    /// Hands a request's batch to its partition.
+    fn start(&mut self, readied: Readied, posted: &mut Posted) {
+        let Readied { request_id, prepared } = readied;
+        let in_flight = match prepared {
+            Ok(Prepared { request, partition, held }) => {
+                let pending = produce::start(&self.desk.hall, request, &self.done, posted);
+                let bytes = held.bytes();
+                let state = State::Written { partition, pending, held: Some(held) };
+                InFlight { request_id, bytes, state }
+            }
+            Err(error) => InFlight { request_id, bytes: 0, state: State::Refused(error) },
+        };
+        self.in_flight_bytes += in_flight.bytes;
+        self.in_flight.push_back(in_flight);
+    }
+
+    /// Answers the oldest requests as far as they are done and there is room; fails when nobody takes answers any more.
+    fn answer_done(&mut self) -> Result<(), Closed> {
+        while self.in_flight.front().is_some_and(InFlight::is_done) {
+            if self.answers.capacity() == 0 {
+                self.give_back_bytes();
+                return if self.answers.is_closed() { Err(Closed) } else { Ok(()) };
+            }
+            let permit = self.answers.try_reserve().map_err(|_| Closed)?;
+            let head = self.in_flight.pop_front().expect("it was looked at above");
+            self.in_flight_bytes -= head.bytes;
+            permit.send(Ok(head.answer(&self.desk.hall)));
+        }
+        Ok(())
+    }
+
+    /// A client that takes its time keeps nothing from others.
+    fn give_back_bytes(&mut self) {
+        for in_flight in &mut self.in_flight {
+            if let State::Written { pending, held, .. } = &mut in_flight.state
+                && pending.is_done()
+            {
+                *held = None;
+            }
+        }
+    }
+}
+
+impl InFlight {
+    fn is_done(&self) -> bool {
+        match &self.state {
+            State::Refused(_) => true,
+            State::Written { pending, .. } => pending.is_done(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Refused(_) => None,
+            State::Written { pending, .. } => Some(pending.deadline()),
+        }
+    }
+
+    fn time_out(&self) {
+        if let State::Written { pending, .. } = &self.state {
+            pending.time_out();
+        }
+    }
+
+    fn answer(self, hall: &Hall) -> ProduceStreamResponse {
+        let refused = |error| Outcome::Refused(errors::item(&error));
+        let result = match self.state {
+            State::Refused(error) => refused(error),
+            State::Written { partition, pending, .. } => {
+                let result = pending.take_results().next().expect("one part has one result");
+                hall.metrics.grpc_answered(GrpcCall::ProduceStream, pending.answered());
+                result.map_or_else(refused, |it| Outcome::Written(written(partition, &it)))
+            }
+        };
+        ProduceStreamResponse { request_id: self.request_id, result: Some(result) }
+    }
+}
+
+/// Waits until there is room for an answer, or nobody to take one.
+async fn room(answers: &mpsc::Sender<Answer>) {
+    let _ = answers.reserve().await;
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ready(preparing: &mut Option<BoxFuture<'static, Readied>>) -> Readied {
+    match preparing {
+        Some(preparing) => preparing.await,
+        None => std::future::pending().await,
+    }
+}
