@@ -347,6 +347,11 @@ fn following_prints_what_comes_as_it_comes() {
         assert_eq!(follower.line(), value);
     }
     assert_eq!(follower.code(), Some(0), "three were asked for");
+    let bounded = ["consume", &topic, "-f", "-p", "0", "--until", "2", "-F", r"%o\n"];
+    let mut follower = Running::start(&broker, &bounded);
+    done_with(&broker, &["produce", &topic, "-p", "0"], b"1\n2\n3\n");
+    assert_eq!([follower.line(), follower.line()], ["0", "1"]);
+    assert_eq!(follower.code(), Some(0), "offset 2 is where to end");
 }
 
 #[test]
@@ -475,6 +480,7 @@ fn errors_say_what_where_and_what_to_do() {
         (&["consume", "x", "--from", "soon"], 2, &["earliest", "2026-01-02"]),
         (&["consume", "x", "--format", "%q"], 2, &["%q", "%v"]),
         (&["consume"], 2, &["TOPIC", "Usage"]),
+        (&["consume", "x", "--follow", "--until", "-5m"], 2, &["--follow", "--until"]),
         (&["produce", "x", "--file", "/no/such/file"], 1, &["/no/such/file"]),
         (&["frobnicate"], 2, &["frobnicate"]),
     ] {

@@ -54,7 +54,7 @@ impl Scene {
             group: self.group.clone(),
             topics: vec![self.topic.clone()],
             reset: Some(Position { at: Some(EARLIEST) }),
-            session_timeout_ms: 10_000,
+            session_timeout_ms: 300_000,
             rebalance_timeout_ms: 30_000,
             ..GroupMember::default()
         }
@@ -553,7 +553,9 @@ async fn a_group_goes_on_after_a_kill() {
 #[tokio::test]
 async fn a_stopping_broker_lets_its_members_leave() {
     let mut scene = Scene::new(2);
-    let mut consumer = scene.join(scene.member()).await;
+    // A member that had stayed would be waited for longer than this test waits.
+    let member = GroupMember { rebalance_timeout_ms: 300_000, ..scene.member() };
+    let mut consumer = scene.join(member).await;
     consumer.assigned().await;
     let waiting = tokio::spawn(async move { consumer.refused().await });
     let mut broker = scene.broker;

@@ -97,6 +97,12 @@ async fn alone(
     arguments: &Arguments,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    if arguments.follow && arguments.until.is_some_and(|at| !matches!(at, At::Offset(_))) {
+        return Err(Failure::usage(
+            "--follow waits for what comes, --until a place that is there now",
+        )
+        .with_help("with --follow, --until takes an offset; without it any place"));
+    }
     let mut span = Span::find(session, arguments).await?;
     if span.is_read() {
         if arguments.from == Some(At::Latest) {

@@ -58,7 +58,7 @@ impl Failure {
             Error::Address { .. } => {
                 Self::usage(format_args!("{} ({}): {error}", broker.url, broker.origin))
             }
-            Error::Lost { .. } => Self {
+            Error::Lost { .. } | Error::Timeout { .. } => Self {
                 exit: Exit::Unreachable,
                 help: Some(
                     "what was under way may have been done or not: look before you repeat it"

@@ -24,11 +24,9 @@ SUFFIX = uuid.uuid4().hex[:8]
 PATIENCE = 60
 
 # What fields of these names hold; every other one is text. Null stands for "there is none".
-NUMBERS = set(
-    "partitions replication_factor records size_bytes partition leader leader_epoch start end bytes elapsed_ms first_offset last_offset offset "
-    "timestamp_ms lag lag_ms committed at coordinator members before after uptime_seconds kafka_connections requests_per_second "
-    "produced_records_per_second produced_bytes_per_second fetched_bytes_per_second syncs_per_second sync_ms_mean memory_bytes "
-    "records_per_second bytes_per_second rate_asked connections record_bytes seconds mb_per_second mean p50 p90 p99 p999 max".split()
+NUMBERS = re.compile(
+    r"(.*_)?(bytes|ms|seconds|per_second|connections|offset)|partitions?|replication_factor|records|leader|leader_epoch|start|end|lag|committed|at"
+    r"|coordinator|members|before|after|sync_ms_mean|rate_asked|mean|p[0-9]+|max|replicas|in_sync_replicas"
 )
 TRUTHS = {"internal", "dry_run", "read_only", "sensitive", "current"}
 # Commands of the table by the check that holds them; `documented` proves the list complete.
@@ -144,7 +142,7 @@ def plain(where, value):
             continue
         if name in TRUTHS:
             assert isinstance(one, bool), f"{where} is neither true nor false: {one!r}"
-        elif name in NUMBERS or name in ("replicas", "in_sync_replicas"):
+        elif NUMBERS.fullmatch(name):
             assert isinstance(one, (int, float)) and not isinstance(one, bool), f"{where} is no number: {one!r}"
         else:
             assert isinstance(one, str), f"{where} is no text: {one!r}"

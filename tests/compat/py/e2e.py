@@ -356,6 +356,29 @@ def check_readings(readings, lines, sums, ends):
     return twice
 
 
+def check_readings_see_damage(readings):
+    """The judge is worth its word: another header, time, key or value than was sent is found, and so are two records at one place."""
+    place, good = next((p, r) for p, r in readings.records.items() if sent_as(writer(p[0], r.key), r.line)[1] is not None)
+    headers, time_ = sent_as(writer(place[0], good.key), good.line)
+    whole = [place[0].encode(), b"%d" % place[1], b"%d" % place[2], b"%d" % time_, headers, good.key, good.value]
+    other = next(r for p, r in readings.records.items() if p[0] == place[0] and r.line != good.line and writer(p[0], r.key) == writer(p[0], good.key))
+    named, when = sent_as(writer(place[0], other.key), other.line)
+    spoiled = [
+        whole[:3] + [b"%d" % (time_ + 1)] + whole[4:],
+        whole[:4] + [headers.replace(b"mark", b"park")] + whole[5:],
+        whole[:5] + [good.key + b"x", good.value],
+        whole[:6] + [good.value + b" "],
+        whole[:3] + [b"%d" % when, named, other.key, other.value],
+    ]
+    readings.add(b"\t".join(whole))
+    for row in spoiled:
+        try:
+            readings.add(b"\t".join(row))
+        except Failure:
+            continue
+        raise Failure(f"the judge did not see that {row} is not what was sent")
+
+
 def kcat_ends(env):
     ends = {}
     for topic in SERVICES:
@@ -516,7 +539,8 @@ class Run:
             service.finish()
         say("every service got all its lines acknowledged")
         self.catch_up(readings, lines)
-        self.passed(f"{len(self.services)} services at both doors published every line with every one acknowledged, through {BROKER_KILLS} broker kills")
+        kinds = ", ".join(s.kind for s in self.services)
+        self.passed(f"{len(self.services)} services ({kinds}) published every line with every one acknowledged, through {BROKER_KILLS} broker kills")
 
         for member in self.members:
             member.end()
@@ -532,6 +556,7 @@ class Run:
             if mine.records != first.records:
                 place = next(p for p in first.records if mine.records.get(p) != first.records[p])
                 raise Failure(f"at {place} group {first.group} read {first.records[place]}, group {mine.group} {mine.records.get(place)}")
+        check_readings_see_damage(first)
         self.passed(f"all groups read the same {len(first.records)} records from the same places, with their times")
         self.check_tools(env, ends, lines)
 
