@@ -142,7 +142,7 @@ impl Connection {
                         Some(budget) => budget,
                         None => {
                             posted.work();
-                            self.hall.reserve_bytes(size_bytes).await
+                            self.await_budget(size_bytes).await?
                         }
                     },
                 };
@@ -347,13 +347,31 @@ impl Connection {
         let wanted = (size + PREFIX_BYTES).min((2 * received).max(BUDGETED_BYTES_MIN));
         let held = self.held_bytes();
         if held < wanted {
-            let more = self.hall.reserve_bytes(wanted - held).await;
+            let more = match self.hall.try_reserve_bytes(wanted - held) {
+                Some(more) => more,
+                None => self.await_budget(wanted - held).await?,
+            };
             match &mut self.budget {
                 Some(budget) => budget.merge(more),
                 None => self.budget = Some(more),
             }
         }
         Ok(())
+    }
+
+    /// Waits for the node's budget, holding as little of it as can be: what this connection has in flight is answered
+    /// first. A wait that ends nowhere gives back what a half-read frame holds, so that connections which all wait for
+    /// each other do not do so for ever.
+    async fn await_budget(&mut self, bytes: usize) -> Result<HeldBytes, End> {
+        self.answer_all_pending().await?;
+        self.send().await?;
+        let reserved = tokio::time::timeout(FRAME_STALL, self.hall.reserve_bytes(bytes)).await;
+        reserved.map_err(|_| {
+            End::Because(format!(
+                "the broker had no memory for a request of {bytes} bytes for {} s (queued.max.request.bytes)",
+                FRAME_STALL.as_secs()
+            ))
+        })
     }
 
     fn held_bytes(&self) -> usize {
