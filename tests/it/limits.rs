@@ -84,6 +84,36 @@ fn what_one_producer_has_in_flight_is_bounded() {
     assert_eq!(client.offset(&topic, 0, LATEST), REQUESTS as i64);
 }
 
+/// What producers want to send at once may be many times what the broker may hold: they wait, and none for ever.
+#[test]
+fn producers_that_share_too_little_memory_all_come_through() {
+    const PRODUCERS: usize = 8;
+    const REQUESTS: usize = 12;
+    let broker = broker(&["queued.max.request.bytes=1048576", "socket.request.max.bytes=1048576"]);
+    let mut client = Connection::open(broker.kafka);
+    let topic = fresh("crowded");
+    client.create_topic(&topic, PRODUCERS as i32, &[]);
+    std::thread::scope(|scope| {
+        for partition in 0..PRODUCERS as i32 {
+            let (topic, broker) = (&topic, &broker);
+            scope.spawn(move || {
+                let mut client = Connection::open(broker.kafka);
+                client.set_patience(PATIENCE / 2);
+                let parts = [(partition, batch(&[&"x".repeat(300_000)]))];
+                let request = produce_request(-1, topic, &parts);
+                let sent: Vec<_> = (0..REQUESTS).map(|_| client.send(PRODUCE, &request)).collect();
+                for correlation in sent {
+                    let answer = client.answer::<ProduceRequest>(PRODUCE, correlation).unwrap();
+                    assert_eq!(produced(answer)[0].error_code, 0);
+                }
+            });
+        }
+    });
+    for partition in 0..PRODUCERS as i32 {
+        assert_eq!(client.offset(&topic, partition, LATEST), REQUESTS as i64);
+    }
+}
+
 /// The descriptors that the broker may have.
 fn set_descriptors(broker: &BrokerProcess, limit: u64) {
     let pid = Pid::from_raw(broker.pid().expect("it runs") as i32).expect("not 0");

@@ -347,9 +347,11 @@ impl Connection {
         let wanted = (size + PREFIX_BYTES).min((2 * received).max(BUDGETED_BYTES_MIN));
         let held = self.held_bytes();
         if held < wanted {
-            let more = match self.hall.try_reserve_bytes(wanted - held) {
-                Some(more) => more,
-                None => self.await_budget(wanted - held).await?,
+            let Some(more) = self.hall.try_reserve_bytes(wanted - held) else {
+                // Connections that hold a part and wait for the rest would wait for each other: the whole in one piece.
+                self.budget = None;
+                self.budget = Some(self.await_budget(size + PREFIX_BYTES).await?);
+                return Ok(());
             };
             match &mut self.budget {
                 Some(budget) => budget.merge(more),
@@ -359,9 +361,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for the node's budget, holding as little of it as can be: what this connection has in flight is answered
-    /// first. A wait that ends nowhere gives back what a half-read frame holds, so that connections which all wait for
-    /// each other do not do so for ever.
+    /// Waits in turn for the node's budget while holding nothing of it: what this connection has in flight is answered
+    /// first.
     async fn await_budget(&mut self, bytes: usize) -> Result<HeldBytes, End> {
         self.answer_all_pending().await?;
         self.send().await?;
