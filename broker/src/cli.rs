@@ -22,6 +22,7 @@ mod pairs;
 mod produce;
 mod record;
 mod serve;
+mod stop;
 mod top;
 mod topic;
 

@@ -151,8 +151,8 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("our own child");
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our own child");
     }
 
     fn code(&mut self) -> Option<i32> {
@@ -324,17 +324,23 @@ fn a_group_reads_once_and_its_lag_is_told() {
 #[test]
 fn an_interrupted_member_has_committed_what_it_printed() {
     let broker = broker(&[]);
-    let (topic, group) = (topic(&broker, "interrupted", "1"), fresh("group"));
-    done_with(&broker, &["produce", &topic], b"a\nb\n");
-    let mut member = Running::start(&broker, &["consume", &topic, "-g", &group, "--follow"]);
+    for signal in [Signal::INT, Signal::TERM] {
+        check_interrupted(&broker, signal);
+    }
+}
+
+fn check_interrupted(broker: &BrokerProcess, signal: Signal) {
+    let (topic, group) = (topic(broker, "interrupted", "1"), fresh("group"));
+    done_with(broker, &["produce", &topic], b"a\nb\n");
+    let mut member = Running::start(broker, &["consume", &topic, "-g", &group, "--follow"]);
     assert_eq!([member.line(), member.line()], ["a", "b"]);
-    let members = document(&broker, &["group", "members", &group]);
+    let members = document(broker, &["group", "members", &group]);
     assert_eq!(members["members"][0]["partitions"], json!([{"topic": topic, "partition": 0}]));
-    let busy = run(command(&broker, &["group", "delete", &group]), b"");
+    let busy = run(command(broker, &["group", "delete", &group]), b"");
     refused(&busy, 1, &["delete group", "group members"]);
-    member.interrupt();
+    member.signal(signal);
     assert_eq!(member.code(), Some(0));
-    assert_eq!(document(&broker, &["offsets", "--group", &group])["lag"], 0);
+    assert_eq!(document(broker, &["offsets", "--group", &group])["lag"], 0);
 }
 
 #[test]

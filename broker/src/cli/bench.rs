@@ -19,6 +19,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::counted;
 use crate::cli::pairs::{Assignment, assignment};
 use crate::cli::produce::Compression;
+use crate::cli::stop::Stop;
 
 /// Measure writing and reading through the client.
 #[derive(Debug, Args)]
@@ -132,9 +133,10 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), F
             Command::Consume(arguments) => read::run(session, &topic, arguments).await,
         }
     };
+    let mut stop = Stop::listen();
     let report = tokio::select! {
         report = work => report,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end")),
+        () = stop.asked() => Err(Failure::new("stopped before the end")),
     };
     let put_away = topic.put_away(session).await;
     let report = report?;

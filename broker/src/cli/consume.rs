@@ -19,6 +19,7 @@ use crate::cli::at::{self, At};
 use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Format, warn};
+use crate::cli::stop::Stop;
 
 use format::Pattern;
 
@@ -324,11 +325,12 @@ impl Member<'_> {
     }
 }
 
-/// Prints records, counts them, and hears Ctrl-C.
+/// Prints records, counts them, and hears when it is to end.
 struct Printer {
     pattern: Pattern,
     out: BufWriter<Stdout>,
     left: Option<u64>,
+    stop: Stop,
 }
 
 impl Printer {
@@ -337,7 +339,7 @@ impl Printer {
             Format::Json => Pattern::Json,
             Format::Table => arguments.format.clone(),
         };
-        Self { pattern, out: BufWriter::new(stdout()), left: arguments.limit }
+        Self { pattern, out: BufWriter::new(stdout()), left: arguments.limit, stop: Stop::listen() }
     }
 
     /// Were as many records printed as were asked for?
@@ -345,7 +347,7 @@ impl Printer {
         self.left == Some(0)
     }
 
-    /// The next record; what was printed is shown before it waits. `None` at the end or after Ctrl-C.
+    /// The next record; what was printed is shown before it waits. `None` at the end or when asked to end.
     async fn next(&mut self, consumer: &mut Consumer) -> Option<Result<ReceivedRecord, Error>> {
         let next = consumer.next();
         tokio::pin!(next);
@@ -360,7 +362,7 @@ impl Printer {
         self.flush();
         tokio::select! {
             record = next => record.transpose(),
-            _ = tokio::signal::ctrl_c() => None,
+            () = self.stop.asked() => None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 use crate::cli::output::{counted, warn};
 use crate::cli::pairs::{Assignment, assignment};
+use crate::cli::stop::Stop;
 
 use input::{Chunk, Input, Source};
 
@@ -199,12 +200,13 @@ impl<'a> Sending<'a> {
         Self { session, producer, topic, waiting, acknowledged: 0, bytes: 0, partitions }
     }
 
-    /// Sends all of the input, or what came until Ctrl-C, and waits until it is safe.
+    /// Sends all of the input, or what came until it was asked to end, and waits until it is safe.
     async fn all(&mut self, input: &mut Input, bar: &ProgressBar) -> Result<(), Failure> {
+        let mut stop = Stop::listen();
         loop {
             let chunk = tokio::select! {
                 chunk = input.next() => chunk,
-                _ = tokio::signal::ctrl_c() => None,
+                () = stop.asked() => None,
             };
             let Some(chunk) = chunk else { break };
             let Chunk { records, read_bytes } = chunk?;

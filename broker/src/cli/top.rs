@@ -17,6 +17,7 @@ use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 use crate::cli::ops::{self, Samples};
 use crate::cli::output::{Format, Style, Table, bytes, or_dash, span_ms, styled};
+use crate::cli::stop::Stop;
 
 /// Questions to the broker at once.
 const QUESTIONS_MAX: usize = 16;
@@ -108,10 +109,11 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), F
     let ops = session.broker.ops(arguments.ops.as_deref());
     let interval = Duration::from_secs_f64(arguments.interval);
     let mut before = Moment::look(session, &ops).await?;
+    let mut stop = Stop::listen();
     while left != Some(0) {
         tokio::select! {
             () = sleep_until(before.at + interval) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = stop.asked() => return Ok(()),
         }
         let now = Moment::look(session, &ops).await?;
         let look = now.since(&before);

@@ -1047,7 +1047,8 @@ pub mod consume_service_client {
         /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
         /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
         ///
-        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
+        /// The broker keeps a member alive as long as its stream. A stream that ends or is cancelled leaves the group at once,
+        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms.
         pub async fn consume(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ConsumeRequest>,
@@ -1120,7 +1121,8 @@ pub mod consume_service_server {
         /// The broker sends as many bytes as the client has given credit for, and one answer more at most: a slow consumer
         /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
         ///
-        /// A member's place in its group lasts as long as the stream, and session_timeout_ms longer: the broker keeps it alive.
+        /// The broker keeps a member alive as long as its stream. A stream that ends or is cancelled leaves the group at once,
+        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms.
         async fn consume(
             &self,
             request: tonic::Request<tonic::Streaming<super::ConsumeRequest>>,
@@ -1382,7 +1384,7 @@ pub struct CreateTopicResponse {
 pub struct TopicSummary {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// A UUID in text: another one when the topic is deleted and created again.
+    /// A UUID as Kafka writes it (base64): another one when the topic is deleted and created again. Empty with validate_only.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
     #[prost(int32, tag = "3")]
