@@ -8,3 +8,6 @@ mod deadline;
 mod errors;
 mod observe;
 mod produce;
+
+/// How the paths of our own services begin; health and reflection are others.
+const OURS: &str = "/millrace.v1.";

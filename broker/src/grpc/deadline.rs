@@ -17,7 +17,7 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 
 use crate::error::BrokerError;
-use crate::grpc::errors;
+use crate::grpc::{OURS, errors};
 use crate::shutdown::Shutdown;
 
 /// The header's name.
@@ -26,8 +26,6 @@ const TIMEOUT: &str = "grpc-timeout";
 const TIMEOUT_DIGITS_MAX: usize = 8;
 /// By how much we are ahead of tonic's timer, whose ticks these are.
 const TICK: Duration = Duration::from_millis(1);
-/// Paths of the services that end their streams themselves when the broker stops.
-const OURS: &str = "/millrace.v1.";
 /// How long others may still say something then, for example that nothing is served any more.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -64,6 +62,7 @@ where
             return Box::pin(ready(Ok(errors::deadline_exceeded().into_http())));
         }
         let deadline = left.map(|left| Instant::now() + left.saturating_sub(TICK));
+        // Our services end their streams themselves when the broker stops.
         let endless = !request.uri().path().starts_with(OURS);
         let stop = endless.then(|| self.shutdown.clone());
         let answer = self.inner.call(request);

@@ -17,11 +17,10 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tracing::{Instrument, Span};
 
+use crate::grpc::OURS;
 use crate::metrics::{GrpcCall, Metrics};
 use crate::trace::{self, GrpcRequest};
 
-/// Paths of our services; health and reflection are looked at by machines all the time, and tell nothing.
-const OURS: &str = "/millrace.v1.";
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
@@ -74,7 +73,7 @@ where
     }
 }
 
-/// Service and method of a path of ours.
+/// Service and method of a path of ours. Health and reflection are asked by machines all the time, and tell nothing.
 fn ours(path: &str) -> Option<(&str, &str)> {
     path.starts_with(OURS).then(|| path[1..].split_once('/'))?
 }
