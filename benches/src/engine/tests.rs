@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use millrace_model::compression::Codec;
 
 use super::*;
+use crate::batch::Batch;
 use crate::protocol::Frame;
 
 /// Answers every request by `answer`, which gets its correlation id and what follows it.
@@ -67,6 +68,7 @@ const BATCH_BYTES: usize = 100_000;
 fn plan(broker: SocketAddr, pace: Pace) -> Plan {
     Plan {
         broker,
+        door: Door::Kafka,
         topic: "t".into(),
         work: Work::Produce { acks: -1, partitions: Partitions::Random(3) },
         batch: Batch::encode(2, 100, Codec::None),
