@@ -734,12 +734,18 @@ async fn a_member_that_the_group_does_not_know_is_a_new_one() {
 #[tokio::test]
 async fn a_leader_that_comes_back_deals_out_what_has_grown() {
     let mut scene = Scene::new(2);
-    let mut old = scene.join(scene.member()).await;
-    let before = old.assigned().await;
-    let mut new = scene.join(scene.member_again(&before)).await;
-    assert_eq!(new.assigned().await, before);
+    let mut consumer = scene.join(scene.member()).await;
+    let before = consumer.assigned().await;
+    scene.broker.kill();
+    scene.broker.launch();
+    scene.kafka = Connection::open(scene.broker.kafka);
+    // While it is away, and once it is back.
+    scene.grow(3);
+    let mut again = scene.join(scene.member_again(&before)).await;
+    assert_eq!(again.assigned().await, before);
+    assert_eq!(again.settle(3).await.partitions.len(), 3);
     scene.grow(5);
-    assert_eq!(new.settle(5).await.partitions.len(), 5);
+    assert_eq!(again.settle(5).await.partitions.len(), 5);
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use millrace_kernel::group::{
-    FetchOffsets, FetchedOffset, Generation, GroupCommand, GroupError, GroupReply, Heartbeat,
-    InstanceId, Join, JoinRefused, Joined, Leave, Leaver, MemberId, PerTopic, Protocol, Sync,
-    Synced,
+    FetchOffsets, FetchedOffset, Generation, GroupCommand, GroupDescription, GroupError,
+    GroupReply, GroupState, Heartbeat, InstanceId, Join, JoinRefused, Joined, Leave, Leaver,
+    MemberId, PerTopic, Protocol, Sync, Synced,
 };
 use millrace_model::consumer_protocol::{
     Assignment, Assignor, Partitions, Subscriber, Subscription,
@@ -176,8 +176,10 @@ pub(super) struct Membership {
     generation: Generation,
     protocol: String,
     phase: Phase,
-    /// While this member leads: how many partitions each topic had that some member wants, 0 for those that did not
-    /// exist. When that changes, the group must rebalance.
+    leads: bool,
+    /// What the assignment rests on: how many partitions each topic had that some member wants, 0 for those that did not
+    /// exist. When that changes, the group must rebalance. The leader asks for it once all have their part: it may have
+    /// come back to an assignment of before.
     basis: Option<BTreeMap<String, i32>>,
     /// The command that is under way.
     call: Option<Call>,
@@ -198,6 +200,7 @@ impl Membership {
             generation: Generation::NONE,
             protocol: String::new(),
             phase: Phase::Joining,
+            leads: false,
             basis: None,
             call: None,
             wake_at: Instant::now(),
@@ -298,6 +301,10 @@ impl Membership {
                 let topics = named(partitions);
                 self.fetch_offsets(topics);
             }
+            Phase::Stable if self.leads && self.basis.is_none() => {
+                let group = self.identity.group.clone();
+                self.call(GroupCommand::Describe { group });
+            }
             Phase::Stable if self.must_rebalance() => {
                 self.phase = self.releasing();
                 return Some(Event::Revoked);
@@ -318,6 +325,9 @@ impl Membership {
             Ok(GroupReply::Sync(Ok(synced))) => self.handle_synced(&synced),
             Ok(GroupReply::FetchOffsets(Ok(found))) => self.handle_offsets(found),
             Ok(GroupReply::Heartbeat(Ok(()))) => self.handle_beaten(),
+            Ok(GroupReply::Describe(Ok(group))) => self.handle_described(&group),
+            // A group that is gone knows no member.
+            Ok(GroupReply::Describe(Err(_))) => self.handle_refused(GroupError::UnknownMemberId),
             Ok(GroupReply::Sync(Err(error)) | GroupReply::Heartbeat(Err(error))) => {
                 self.handle_refused(error)
             }
@@ -366,7 +376,7 @@ impl Membership {
             resumes: self.generation == Generation::NONE,
         };
         self.phase = Phase::Joining;
-        self.basis = None;
+        (self.leads, self.basis) = (false, None);
         self.call(GroupCommand::Join(join));
     }
 
@@ -382,14 +392,14 @@ impl Membership {
     }
 
     fn handle_joined(&mut self, joined: Joined) -> Result<Option<Event>, Trouble> {
-        let leads = joined.leader == joined.member;
         let protocol = joined.protocol.as_deref().unwrap_or_default();
         let assignor = Assignor::from_name(protocol)
             .ok_or_else(|| Trouble::of(GroupError::InconsistentGroupProtocol))?;
         self.hold(joined.member.clone());
         self.generation = joined.generation;
         self.protocol = protocol.to_owned();
-        let assignments = if leads { self.assign(assignor, &joined) } else { Vec::new() };
+        self.leads = joined.leader == joined.member;
+        let assigns = self.leads && !joined.skip_assignment;
         let sync = Sync {
             group: self.identity.group.clone(),
             generation: self.generation,
@@ -397,7 +407,7 @@ impl Membership {
             instance: self.identity.instance.clone(),
             protocol_type: Some(PROTOCOL_TYPE.into()),
             protocol: joined.protocol.clone(),
-            assignments: if joined.skip_assignment { Vec::new() } else { assignments },
+            assignments: if assigns { self.assign(assignor, &joined) } else { Vec::new() },
         };
         self.phase = Phase::Syncing;
         self.call(GroupCommand::Sync(sync));
@@ -405,14 +415,8 @@ impl Membership {
     }
 
     /// The leader's work: everyone's partitions, also those of members at the other door.
-    fn assign(&mut self, assignor: Assignor, joined: &Joined) -> Vec<(MemberId, bytes::Bytes)> {
-        let topics: Vec<Vec<String>> = joined
-            .members
-            .iter()
-            .map(|it| {
-                Subscription::decode(&it.metadata).map_or_else(|_| Vec::new(), |it| it.topics)
-            })
-            .collect();
+    fn assign(&self, assignor: Assignor, joined: &Joined) -> Vec<(MemberId, bytes::Bytes)> {
+        let topics: Vec<_> = joined.members.iter().map(|it| wanted(&it.metadata)).collect();
         let with_count = |topic: &String| (topic.clone(), self.partition_count(topic));
         let counts: BTreeMap<_, _> = topics.iter().flatten().map(with_count).collect();
         let subscribers: Vec<_> = joined
@@ -426,7 +430,6 @@ impl Membership {
             })
             .collect();
         let assigned = assignor.assign(&subscribers, &counts);
-        self.basis = Some(counts);
         let encode = |topics| Assignment { topics, user_data: None }.encode(PROTOCOL_VERSION);
         let members = joined.members.iter().map(|it| it.member.clone());
         members.zip(assigned.into_iter().map(encode)).collect()
@@ -485,6 +488,28 @@ impl Membership {
 
     fn handle_beaten(&mut self) -> Result<Option<Event>, Trouble> {
         self.wake_at = Instant::now() + self.identity.heartbeat_interval();
+        Ok(None)
+    }
+
+    /// Everyone's topics and partitions, as long as the group is at rest; if not, a heartbeat tells.
+    fn handle_described(&mut self, group: &GroupDescription) -> Result<Option<Event>, Trouble> {
+        self.wake_at = Instant::now();
+        if group.state != GroupState::Stable {
+            self.beat();
+            return Ok(None);
+        }
+        let mut counts = BTreeMap::new();
+        for member in &group.members {
+            wanted(&member.metadata).into_iter().for_each(|topic| {
+                counts.entry(topic).or_default();
+            });
+            let assigned = Assignment::decode(&member.assignment);
+            for (topic, partitions) in assigned.into_iter().flat_map(|it| it.topics) {
+                let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+                *counts.entry(topic).or_default() += count;
+            }
+        }
+        self.basis = Some(counts);
         Ok(None)
     }
 
@@ -550,6 +575,11 @@ impl Trouble {
             _ => Self::Lasting(status),
         }
     }
+}
+
+/// Topics that a member wants, by its own words; none if they are no words.
+fn wanted(metadata: &[u8]) -> Vec<String> {
+    Subscription::decode(metadata).map_or_else(|_| Vec::new(), |it| it.topics)
 }
 
 /// Partitions by topic as the coordinator wants them; an illegal name is no topic's.
