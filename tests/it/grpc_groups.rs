@@ -712,6 +712,23 @@ async fn a_stream_that_was_followed_by_another_takes_nothing_along() {
 }
 
 #[tokio::test]
+async fn streams_that_follow_one_another_leave_nobody_behind() {
+    let mut scene = Scene::new(2);
+    let mut consumer = scene.join(scene.member()).await;
+    let mut before = consumer.assigned().await;
+    // Each ends just when the next begins: it leaves, or is taken over. Whoever stayed in the group beside the last one
+    // would be waited for.
+    for _ in 0..20 {
+        let (old, new) = (consumer, scene.member_again(&before));
+        let ending = tokio::spawn(async move { drop(old) });
+        consumer = scene.join(new).await;
+        before = consumer.settle(2).await;
+        ending.await.unwrap();
+    }
+    assert_eq!(scene.members(), [before.member_id].into());
+}
+
+#[tokio::test]
 async fn a_member_that_the_group_does_not_know_is_a_new_one() {
     let mut scene = Scene::new(2);
     let stranger = |id: &str| GroupMember { member_id: Some(id.to_owned()), ..scene.member() };
