@@ -868,7 +868,7 @@ pub struct FetchedRecords {
 pub struct Assignment {
     #[prost(message, repeated, tag = "1")]
     pub partitions: ::prost::alloc::vec::Vec<StartedAt>,
-    /// Of a group; for Commit calls beside the stream.
+    /// Of a group; for Commit calls beside the stream, and for the stream that follows this one.
     #[prost(string, tag = "2")]
     pub member_id: ::prost::alloc::string::String,
     #[prost(int32, tag = "3")]
