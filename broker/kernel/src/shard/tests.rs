@@ -294,6 +294,7 @@ fn join(name: &str, member: &MemberId) -> GroupCommand {
         rebalance_timeout_ms: 60_000,
         require_known_member_id: false,
         may_skip_assignment: false,
+        resumes: false,
     })
 }
 
