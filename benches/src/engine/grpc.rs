@@ -36,6 +36,8 @@ use crate::error::LoadError;
 
 /// Unread bytes of a stream and of its connection; what comes is read at once.
 const WINDOW_BYTES: u32 = 16 << 20;
+/// The largest frame that is taken; the Rust client takes the same.
+const FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// How often is looked whether the run is over.
 const TURN_MAX: Duration = Duration::from_millis(100);
 /// In front of every message: a flag for compression, and the length.
@@ -281,6 +283,7 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Sent>, LoadError> {
     let stream = TcpStream::connect(address).await.map_err(&io)?;
     stream.set_nodelay(true).map_err(&io)?;
     let (door, connection) = h2::client::Builder::new()
+        .max_frame_size(FRAME_BYTES_MAX)
         .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .handshake(stream)
