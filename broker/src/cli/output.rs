@@ -4,7 +4,7 @@
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment};
 use serde::Serialize;
@@ -19,6 +19,28 @@ pub(super) enum Format {
     Table,
     /// JSON, for programs; the shapes are in docs/cli.md
     Json,
+}
+
+/// The flag that says so, at every command that prints documents.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(skip)]
+pub(super) struct Choice {
+    /// table for people (the default), json for programs
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        global = true
+    )]
+    pub(super) output: Option<Format>,
+}
+
+impl Choice {
+    pub(super) fn format(self) -> Format {
+        self.output.unwrap_or_default()
+    }
 }
 
 impl Format {
