@@ -12,6 +12,7 @@ mod config;
 mod connect;
 mod consume;
 mod context;
+mod delete;
 mod doctor;
 mod failure;
 mod group;
@@ -144,7 +145,7 @@ impl Command {
                 ended(waited_for(doctor::run(it)), output)
             }
             Self::Context(it) => {
-                let output = it.output.unwrap_or_default();
+                let output = it.choice.format();
                 ended(context::run(it).map(|()| Exit::Done), output)
             }
             Self::Completions(it) => {

@@ -14,6 +14,7 @@ mod error;
 mod grpc;
 mod kafka;
 mod metrics;
+mod net;
 pub mod node;
 mod ops;
 mod partition;

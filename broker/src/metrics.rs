@@ -130,7 +130,7 @@ pub(crate) enum Stage {
 impl Stage {
     const ALL: [Self; 4] = [Self::Queue, Self::Append, Self::Sync, Self::Respond];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Queue => "queue",
             Self::Append => "append",

@@ -86,16 +86,13 @@ generate() {
 setup_grpc-go() {
   command -v go > /dev/null || { echo "no go"; return 1; }
   "$python" -c 'import grpc_tools' || { echo "no protoc, see grpc-python"; return 1; }
-  local made=$cache/grpc-go file options=()
+  local made=$cache/grpc-go
   rm -rf "$made"
   mkdir -p "$made" "$bin"
   cp "$here"/grpc/go/* "$made"
   cd "$made"
   go build -o "$bin/" tool || { echo "protoc-gen-go and protoc-gen-go-grpc do not build"; return 1; }
-  for file in "$root"/proto/millrace/v1/*.proto; do
-    for plugin in go go-grpc; do options+=("--${plugin}_opt=Mmillrace/v1/${file##*/}=grpcjudge/millrace"); done
-  done
-  PATH=$bin:$PATH generate --go_out="$made" --go_opt=module=grpcjudge --go-grpc_out="$made" --go-grpc_opt=module=grpcjudge "${options[@]}"
+  PATH=$bin:$PATH generate --go_out="$made" --go-grpc_out="$made"
   go vet ./... && go build -o "$grpc_judge" . || { echo "the checks in Go do not build"; return 1; }
   go list -m -f '{{.Path}} {{.Version}}' google.golang.org/grpc
 }

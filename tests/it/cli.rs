@@ -12,7 +12,7 @@ use millrace_tests::process::{BrokerProcess, Ended, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::broker::{BINARY, broker};
+use crate::broker::{BINARY, broker, skip};
 use crate::repository::read;
 
 /// How long a command may take.
@@ -500,6 +500,48 @@ fn top_shows_one_look_where_nobody_watches() {
     without_ops.env("MILLRACE_OPS", "127.0.0.1:1");
     let look: Value = serde_json::from_str(&run(without_ops, b"").stdout).unwrap();
     assert_eq!(look["broker"], Value::Null);
+}
+
+/// Runs `top` on a terminal of this size; what it wrote there.
+fn top_on_a_terminal(broker: &BrokerProcess, columns: usize, lines: usize, top: &str) -> String {
+    let mut script = Command::new("script");
+    let typed = format!("stty cols {columns} rows {lines}; exec {BINARY} top {top}");
+    script.args(["-qec", &typed, "/dev/null"]).env("TERM", "xterm").env("SHELL", "/bin/sh");
+    script.env("MILLRACE_BROKER", format!("http://{}", broker.grpc));
+    script.env("MILLRACE_OPS", broker.http.to_string()).env("NO_COLOR", "1");
+    let ended = run(script, b"");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout.replace('\r', "")
+}
+
+#[test]
+fn top_fits_the_terminal_and_gives_it_back() {
+    const TEST: &str = "top_fits_the_terminal_and_gives_it_back";
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip(TEST, "there is no script(1), and so no terminal");
+    }
+    let broker = broker(&[]);
+    let names = (0..30).map(|at| format!("a-topic-with-a-rather-long-name-{at}"));
+    let names: Vec<_> = names.collect();
+    let create = ["topic", "create"].into_iter().chain(names.iter().map(String::as_str));
+    done(&broker, &create.collect::<Vec<_>>());
+    for (columns, lines) in [(40, 12), (80, 24), (200, 50)] {
+        let written = top_on_a_terminal(&broker, columns, lines, "--interval 0.1 -n 2");
+        let (screens, left) = written.split_once("\x1b[?1049l").expect("it gives the screen back");
+        let taken = screens.split_once("\x1b[?1049h").expect("it takes a screen").1;
+        let frames: Vec<_> = taken.split("\x1b[H").skip(1).collect();
+        assert_eq!(frames.len(), 3, "one before the first look is over: {frames:?}");
+        for frame in frames.into_iter().chain([left]) {
+            let rows: Vec<_> = frame.lines().map(|it| it.replace("\x1b[K", "")).collect();
+            assert!(rows.len() <= lines, "{columns}x{lines}: {frame}");
+            let wide = rows.iter().find(|it| it.chars().count() > columns);
+            assert_eq!(wide, None, "{columns}x{lines}");
+        }
+        assert!(left.contains("a-topic-with-a-rather"), "the last look stays: {left}");
+        let all = names.iter().all(|name| left.contains(name));
+        assert_eq!(all, lines == 50, "{left}");
+        assert_eq!(left.contains(" more topics\n"), !all, "{left}");
+    }
 }
 
 #[test]

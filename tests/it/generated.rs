@@ -79,3 +79,39 @@ fn every_contract_is_generated_from() {
     listed.sort();
     assert_eq!(contracts, listed);
 }
+
+/// What generators for other languages ask of a contract, and what buf's linter would.
+#[test]
+fn contracts_suit_generators_of_other_languages() {
+    let descriptors = protox::compile(CONTRACTS, [root().join("proto")]).unwrap();
+    for file in descriptors.file {
+        let name = file.name();
+        // Without it protoc-gen-go asks for a flag for each file; all are one package of Go.
+        let package = file.options.as_ref().map(|options| options.go_package());
+        assert_eq!(package, Some("millrace/v1;millracev1"), "{name}");
+        let nested = file.message_type.iter().flat_map(|message| &message.enum_type);
+        for it in file.enum_type.iter().chain(nested) {
+            let prefix = shouted(it.name());
+            let values: Vec<_> = it.value.iter().map(|value| value.name()).collect();
+            assert_eq!(values[0], format!("{prefix}_UNSPECIFIED"), "{name}");
+            let strange = values.iter().find(|value| !value.starts_with(&prefix));
+            assert_eq!(strange, None, "{name}: in C++ values of all enums share one scope");
+        }
+        for call in file.service.iter().flat_map(|service| &service.method) {
+            assert!(call.input_type().ends_with("Request"), "{name}");
+            assert!(call.output_type().ends_with("Response"), "{name}");
+        }
+    }
+}
+
+/// `StartAt` as the prefix of its values: `START_AT`.
+fn shouted(name: &str) -> String {
+    let mut shouted = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !shouted.is_empty() {
+            shouted.push('_');
+        }
+        shouted.push(letter.to_ascii_uppercase());
+    }
+    shouted
+}

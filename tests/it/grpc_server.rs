@@ -13,6 +13,7 @@ use millrace_proto::v1::{CreateTopicRequest, ListTopicsRequest, WatchTopicsReque
 use millrace_tests::kafka::Connection;
 use millrace_tests::process::BrokerProcess;
 use prost::Message;
+use protox::prost_reflect::prost_types::FileDescriptorProto;
 use tokio::net::TcpStream;
 use tonic::codegen::http::{HeaderMap, Request};
 use tonic::transport::{Channel, Endpoint};
@@ -64,6 +65,18 @@ async fn reflection_tells_of_every_service_in_both_versions() {
     // What a person reads in a tool is there too.
     let file = String::from_utf8_lossy(&found.file_descriptor_proto[0]).into_owned();
     assert!(file.contains("WatchLag") && file.contains("Deletes a topic and its records."));
+
+    // What refusals carry, with all that those files import.
+    for detail in ["google.rpc.ErrorInfo", "google.rpc.RetryInfo", "google.rpc.BadRequest"] {
+        let found = ask(MessageRequest::FileContainingSymbol(detail.into())).await;
+        let MessageResponse::FileDescriptorResponse(found) = found else { panic!("{found:?}") };
+        let file = FileDescriptorProto::decode(&found.file_descriptor_proto[0][..]).unwrap();
+        assert_eq!(file.package(), "google.rpc");
+        for import in file.dependency {
+            let found = ask(MessageRequest::FileByFilename(import)).await;
+            assert!(matches!(found, MessageResponse::FileDescriptorResponse(_)), "{found:?}");
+        }
+    }
 
     let mut older =
         v1alpha::server_reflection_client::ServerReflectionClient::new(channel(&broker).await);

@@ -5,7 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use millrace_proto::v1::{DescribeTopicRequest, ListTopicsRequest};
+use millrace_proto::v1::produce_request::Payload;
+use millrace_proto::v1::{DescribeTopicRequest, ListTopicsRequest, ProduceRequest, Record};
 use millrace_tests::kafka::Connection;
 use millrace_tests::process::BrokerProcess;
 use millrace_tests::records::batch;
@@ -21,10 +22,12 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::grpc::{connect, producer};
 use crate::metrics::admin;
 
 const BROKER: &str = env!("CARGO_BIN_EXE_millrace-broker");
@@ -50,6 +53,36 @@ impl Collector {
         let got = self.got.lock().unwrap();
         let resources = got.iter().flat_map(|it| &it.resource_spans);
         resources.flat_map(|it| &it.scope_spans).flat_map(|it| it.spans.clone()).collect()
+    }
+
+    /// The spans right below `parent`, as they began.
+    fn children(&self, parent: &Span) -> Vec<Span> {
+        let mut spans = self.spans();
+        spans.retain(|it| it.parent_span_id == parent.span_id);
+        spans.sort_by_key(|it| (it.start_time_unix_nano, it.end_time_unix_nano));
+        spans
+    }
+
+    /// `parent` went through just these stages, one after the other.
+    #[track_caller]
+    fn check_stages(&self, parent: &Span, names: &[&str]) {
+        // The clocks of a span and of its stages are read apart.
+        const CLOCKS_APART_NANOS: u64 = 1_000_000;
+        let stages = self.children(parent);
+        assert_eq!(stages.iter().map(|it| &it.name).collect::<Vec<_>>(), names, "{stages:?}");
+        let mut from = parent.start_time_unix_nano - CLOCKS_APART_NANOS;
+        for stage in &stages {
+            assert_eq!(stage.trace_id, parent.trace_id, "{stage:?}");
+            assert_eq!(stage.kind, SpanKind::Internal as i32, "{stage:?}");
+            assert!(from <= stage.start_time_unix_nano, "{stages:?}");
+            assert!(stage.start_time_unix_nano <= stage.end_time_unix_nano, "{stages:?}");
+            from = stage.end_time_unix_nano;
+        }
+        assert!(from <= parent.end_time_unix_nano + CLOCKS_APART_NANOS, "{parent:?} {stages:?}");
+        for pair in stages.windows(2) {
+            let gap = pair[0].end_time_unix_nano.abs_diff(pair[1].start_time_unix_nano);
+            assert_eq!(gap, 0, "nothing is left out between stages: {pair:?}");
+        }
     }
 
     #[track_caller]
@@ -134,6 +167,53 @@ async fn every_request_has_one_span_in_its_clients_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_produce_request_shows_its_stages_through_either_door() {
+    let collector = Collector::default();
+    let setting = collector.listen().await;
+    let mut broker = BrokerProcess::start(BROKER, &[&setting]);
+    let mut kafka = Connection::open(broker.kafka);
+    kafka.create_topic("durable", 2, &[]);
+    kafka.create_topic("relaxed", 1, &[("durability", "relaxed")]);
+    let in_topic = |topic: &str, partition| ProduceRequest {
+        topic: topic.to_owned(),
+        partition: Some(partition),
+        payload: Some(Payload::Record(Record { value: Some("a".into()), ..Record::default() })),
+        ..ProduceRequest::default()
+    };
+    let mut producer = producer(&connect(&broker).await);
+    kafka.produce("durable", 0, &batch(&["a"])).unwrap();
+    producer.produce(in_topic("relaxed", 0)).await.unwrap();
+    producer.produce(in_topic("relaxed", 9)).await.unwrap_err();
+    producer.produce(ProduceRequest::default()).await.unwrap_err();
+    let three = [in_topic("durable", 1), in_topic("relaxed", 0), in_topic("durable", 7)];
+    let answers = producer.produce_stream(tokio_stream::iter(three)).await.unwrap();
+    assert_eq!(answers.into_inner().collect::<Vec<_>>().await.len(), 3);
+    assert_eq!(tokio::task::spawn_blocking(move || broker.stop()).await.unwrap(), Some(0));
+
+    const DURABLE: [&str; 4] = ["queue", "append", "sync", "respond"];
+    const RELAXED: [&str; 3] = ["queue", "append", "respond"];
+    collector.check_stages(&collector.span("Produce"), &DURABLE);
+    let calls = collector.spans().into_iter();
+    let mut calls: Vec<_> =
+        calls.filter(|it| it.name == "millrace.v1.ProduceService/Produce").collect();
+    calls.sort_by_key(|it| it.start_time_unix_nano);
+    let [written, refused, senseless] = &calls[..] else { panic!("{calls:?}") };
+    collector.check_stages(written, &RELAXED);
+    collector.check_stages(refused, &["respond"]);
+    collector.check_stages(senseless, &[]);
+    let stream = collector.span("millrace.v1.ProduceService/ProduceStream");
+    let requests = collector.children(&stream);
+    let refused = |it: &Span| attribute(&it.attributes, "refused");
+    let refused: Vec<_> = requests.iter().map(refused).collect();
+    assert_eq!(refused, [None, None, Some("1".to_owned())], "{requests:?}");
+    for (request, names) in requests.iter().zip([&DURABLE[..], &RELAXED, &["respond"]]) {
+        assert_eq!(request.name, "request");
+        assert_eq!(request.trace_id, stream.trace_id);
+        collector.check_stages(request, names);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_sampled_is_not_sent_unless_the_client_asks() {
     let collector = Collector::default();
     let setting = collector.listen().await;
@@ -141,6 +221,7 @@ async fn what_is_not_sampled_is_not_sent_unless_the_client_asks() {
     let mut broker = BrokerProcess::start(BROKER, &settings);
     let mut kafka = Connection::open(broker.kafka);
     kafka.create_topic("traced", 1, &[]);
+    kafka.produce("traced", 0, &batch(&["a"])).unwrap();
     let mut admin = admin(&broker).await;
     for flags in ["00", "01"] {
         let mut call = Request::new(ListTopicsRequest::default());

@@ -11,7 +11,7 @@ use millrace_client::{Admin, Client, Error};
 
 use crate::cli::context::{Context, Contexts};
 use crate::cli::failure::Failure;
-use crate::cli::output::Format;
+use crate::cli::output::{Choice, Format};
 
 /// Where a broker with defaults listens for gRPC.
 const DEFAULT_BROKER: &str = "http://127.0.0.1:9095";
@@ -38,16 +38,8 @@ pub(super) struct Arguments {
     /// A broker that `millrace context add` named [env: MILLRACE_CONTEXT]
     #[arg(long, value_name = "NAME", global = true, conflicts_with = "broker")]
     pub(super) context: Option<String>,
-    /// table for people (the default), json for programs
-    #[arg(
-        short,
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        hide_possible_values = true,
-        global = true
-    )]
-    pub(super) output: Option<Format>,
+    #[command(flatten)]
+    pub(super) choice: Choice,
 }
 
 /// The same, before the command's name: `millrace --broker URL topic list`. The names differ, because values of global
@@ -75,11 +67,12 @@ impl Arguments {
         let names_one = self.broker.is_some() || self.context.is_some();
         let (broker, context) =
             if names_one { (self.broker, self.context) } else { (early.broker, early.context) };
-        Self { broker, context, output: self.output.or(early.output) }
+        let output = self.choice.output.or(early.output);
+        Self { broker, context, choice: Choice { output } }
     }
 
     pub(super) fn output(&self) -> Format {
-        self.output.unwrap_or_default()
+        self.choice.format()
     }
 
     /// Finds out which broker is meant.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::connect::with_scheme;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Format, Table, or_dash};
+use crate::cli::output::{Choice, Table, or_dash};
 
 /// Brokers by name.
 #[derive(Debug, Args)]
@@ -29,16 +29,8 @@ use crate::cli::output::{Format, Table, or_dash};
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// table for people (the default), json for programs
-    #[arg(
-        short,
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        hide_possible_values = true,
-        global = true
-    )]
-    pub(super) output: Option<Format>,
+    #[command(flatten)]
+    pub(super) choice: Choice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,7 +90,7 @@ struct Listed {
 /// # Errors
 /// There is no such context, or the file cannot be read or written.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = arguments.output.unwrap_or_default();
+    let output = arguments.choice.format();
     let mut contexts = Contexts::load()?;
     match arguments.command {
         Command::List => {

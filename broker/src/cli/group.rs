@@ -1,11 +1,12 @@
 //! `millrace group`: consumer groups of both doors: list, describe, members, reset-offsets, delete.
 
 use clap::{Args, Subcommand};
-use millrace_client::{GroupDescription, PartitionLag, StartAt};
+use millrace_client::{Admin, GroupDescription, PartitionLag, StartAt};
 use serde::Serialize;
 
 use crate::cli::at::At;
 use crate::cli::connect::{self, Session};
+use crate::cli::delete;
 use crate::cli::failure::Failure;
 use crate::cli::output::{NOTHING_THERE, Table, counted, or_dash, span_ms};
 
@@ -152,12 +153,6 @@ struct MovedOffset {
     after: i64,
 }
 
-/// `group delete`: `{"deleted":[group]}`.
-#[derive(Debug, Serialize)]
-struct Deleted {
-    deleted: Vec<String>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -168,7 +163,11 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), F
         Command::Describe { group } => describe(session, &group).await,
         Command::Members { group } => members(session, &group).await,
         Command::ResetOffsets(reset) => reset_offsets(session, reset).await,
-        Command::Delete { groups } => delete(session, groups).await,
+        Command::Delete { groups } => {
+            let delete =
+                async |admin: &Admin, group: &str| admin.delete_group(group).await.map(|()| true);
+            delete::each(session, "group", groups, delete).await
+        }
     }
 }
 
@@ -213,7 +212,7 @@ async fn describe(session: &Session, group: &str) -> Result<(), Failure> {
         protocol: found.protocol,
         coordinator: found.coordinator,
         members: found.members.len(),
-        lag: partitions.iter().map(|it| it.lag).sum(),
+        lag: partitions.iter().map(|it| it.lag.max(0)).sum(),
         lag_ms: partitions.iter().map(|it| it.lag_ms).max().unwrap_or(0),
         partitions,
     };
@@ -336,19 +335,6 @@ async fn places(
     }
     let found = reset.to.find(session, topic, &reset.partition).await?;
     Ok(found.into_iter().map(|(at, offset)| (vec![at], StartAt::Offset(offset))).collect())
-}
-
-async fn delete(session: &Session, groups: Vec<String>) -> Result<(), Failure> {
-    let mut deleted = Vec::new();
-    for group in groups {
-        let done = session.admin().delete_group(&group).await;
-        done.map_err(session.failed(format_args!("delete group {group}")))?;
-        deleted.push(group);
-    }
-    session.output.show(&Deleted { deleted }, |document| {
-        document.deleted.iter().map(|group| format!("deleted group {group}\n")).collect()
-    });
-    Ok(())
 }
 
 impl From<PartitionLag> for Lag {

@@ -80,7 +80,9 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), F
     let partitions: Vec<Row> = rows.into_values().collect();
     let document = Document {
         records: partitions.iter().map(|it| it.records).sum(),
-        lag: group.as_ref().map(|_| partitions.iter().filter_map(|it| it.lag).sum()),
+        lag: group
+            .as_ref()
+            .map(|_| partitions.iter().filter_map(|it| it.lag).map(|it| it.max(0)).sum()),
         lag_ms: group
             .as_ref()
             .map(|_| partitions.iter().filter_map(|it| it.lag_ms).max().unwrap_or(0)),

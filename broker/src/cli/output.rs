@@ -4,7 +4,7 @@
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment};
 use serde::Serialize;
@@ -19,6 +19,28 @@ pub(super) enum Format {
     Table,
     /// JSON, for programs; the shapes are in docs/cli.md
     Json,
+}
+
+/// The flag that says so, at every command that prints documents.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(skip)]
+pub(super) struct Choice {
+    /// table for people (the default), json for programs
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        global = true
+    )]
+    pub(super) output: Option<Format>,
+}
+
+impl Choice {
+    pub(super) fn format(self) -> Format {
+        self.output.unwrap_or_default()
+    }
 }
 
 impl Format {
@@ -66,8 +88,12 @@ pub(super) fn warn(text: impl Display) {
 /// May escape sequences be written there? <https://no-color.org> is honoured.
 fn colours(stream: &impl IsTerminal) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    stream.is_terminal() && !set("NO_COLOR") && !is_dumb
+    is_screen(stream) && !set("NO_COLOR")
+}
+
+/// Is it a terminal that can be written over?
+pub(super) fn is_screen(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// How a word stands out on a terminal.
@@ -94,15 +120,15 @@ pub(super) fn styled(style: Style, text: impl Display) -> String {
 #[derive(Debug)]
 pub(super) struct Table {
     inner: comfy_table::Table,
-    numbers: &'static [usize],
+    numbers: Vec<usize>,
 }
 
 impl Table {
     /// `numbers` are the columns that are aligned to the right.
-    pub(super) fn new(headings: &[&str], numbers: &'static [usize]) -> Self {
+    pub(super) fn new(headings: &[&str], numbers: &[usize]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_style(NOTHING);
-        let mut table = Self { inner, numbers };
+        let mut table = Self { inner, numbers: numbers.to_vec() };
         let cells = table.cells(headings.iter().map(|it| (*it).to_owned()));
         table.inner.set_header(cells);
         table

@@ -2,9 +2,15 @@
 //!
 //! Rates are differences between two looks: counters of the metrics page for the whole broker, ends of logs for topics,
 //! committed offsets for groups.
+//!
+//! NOTE: each look asks for every topic and group anew, though there are streams of changes. `WatchTopics` tells which
+//! topics there are, not how they grow, so they would be asked for all the same; `WatchLag` would be one stream per group,
+//! to be begun and ended as groups come and go, each with a rhythm of its own.
+
+mod screen;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, stdout};
+use std::io::stdout;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,18 +22,26 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::connect::{self, Session};
 use crate::cli::failure::Failure;
 use crate::cli::ops::{self, Samples};
-use crate::cli::output::{Format, Style, Table, bytes, or_dash, span_ms, styled};
+use crate::cli::output::{Format, Style, bytes, is_screen, or_dash, print, span_ms, styled};
 use crate::cli::stop::Stop;
+use crate::cli::top::screen::{Columns, Room, Screen, flow, shares};
 
 /// Questions to the broker at once.
 const QUESTIONS_MAX: usize = 16;
+/// How long a terminal shows an old look without saying so.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// Topics and groups that are shown where no terminal ends sooner.
+const ROWS: usize = 20;
 
 /// Show throughput, lag and connections, live.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "IN/S and OUT/S are records a second, written and read through either door; what a narrow \
+                  terminal has no room for is\nin the JSON.\n\nExamples:\n  \
                   millrace top                        live, Ctrl-C ends\n  \
                   millrace top --interval 5 --rows 50\n  \
-                  millrace top --count 1 -o json      one look of two seconds, for programs")]
+                  millrace top --count 1 -o json      one look of two seconds, for programs"
+)]
 pub(super) struct Arguments {
     /// Seconds between two looks
     #[arg(short, long, default_value_t = 2.0, value_parser = interval)]
@@ -35,9 +49,9 @@ pub(super) struct Arguments {
     /// End after so many looks [default: never on a terminal, else 1]
     #[arg(short = 'n', long)]
     count: Option<u64>,
-    /// Topics and groups that are shown, the busiest first
-    #[arg(long, default_value_t = 20)]
-    rows: usize,
+    /// Topics and groups that are shown, the busiest first [default: what fits the terminal, else 20]
+    #[arg(long)]
+    rows: Option<usize>,
     /// Where probes and metrics answer [env: MILLRACE_OPS] [default: the broker's host, port 9644]
     #[arg(long, value_name = "URL")]
     ops: Option<String>,
@@ -102,29 +116,94 @@ struct Group {
 /// Runs the command.
 ///
 /// # Errors
-/// The broker does not answer.
+/// The broker does not answer; once a terminal shows it working, that is told there, and it is asked again.
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), Failure> {
-    let is_live = stdout().is_terminal() && session.output == Format::Table;
-    let mut left = arguments.count.or(if is_live { None } else { Some(1) });
+    let mut stop = Stop::listen();
+    let looking = watch(session, &arguments);
+    tokio::select! {
+        ended = looking => ended,
+        () = stop.asked() => Ok(()),
+    }
+}
+
+async fn watch(session: &Session, arguments: &Arguments) -> Result<(), Failure> {
+    let is_on_terminal = is_screen(&stdout()) && session.output == Format::Table;
+    let mut left = arguments.count.or(if is_on_terminal { None } else { Some(1) });
     let ops = session.broker.ops(arguments.ops.as_deref());
     let interval = Duration::from_secs_f64(arguments.interval);
     let mut before = Moment::look(session, &ops).await?;
-    let mut stop = Stop::listen();
+    let mut live = (is_on_terminal && left != Some(1)).then(Live::begin);
+    if let Some(live) = &live {
+        live.wait(session, arguments.interval);
+    }
+    let mut next = before.at + interval;
     while left != Some(0) {
-        tokio::select! {
-            () = sleep_until(before.at + interval) => {}
-            () = stop.asked() => return Ok(()),
-        }
-        let now = Moment::look(session, &ops).await?;
-        let look = now.since(&before);
-        session.output.show(&look, |look| {
-            let text = text(look, &session.broker.url, arguments.rows);
-            if is_live { over_the_last(&text) } else { text }
-        });
-        before = now;
+        sleep_until(next).await;
+        next = Instant::now() + interval;
         left = left.map(|left| left - 1);
+        let now = match &live {
+            None => Moment::look(session, &ops).await?,
+            Some(live) => match Moment::look_soon(session, &ops).await {
+                Ok(now) => now,
+                Err(failure) => {
+                    live.excuse(&failure, arguments.interval);
+                    continue;
+                }
+            },
+        };
+        let look = now.since(&before);
+        match &mut live {
+            Some(live) => live.show(&look, session, arguments.rows),
+            None => session.output.show(&look, |look| {
+                let columns = if is_on_terminal { Room::of_terminal().columns } else { usize::MAX };
+                let room = Room { columns, ..Room::ENDLESS };
+                text(look, &session.broker.url, arguments.rows.unwrap_or(ROWS), room)
+            }),
+        }
+        before = now;
     }
     Ok(())
+}
+
+/// A terminal that shows one look after the other; the last one stays when it ends.
+struct Live {
+    /// Given back before the last look is left behind.
+    screen: Option<Screen>,
+    last: String,
+}
+
+impl Live {
+    fn begin() -> Self {
+        Self { screen: Some(Screen::take()), last: String::new() }
+    }
+
+    fn wait(&self, session: &Session, seconds: f64) {
+        let title = styled(Style::Bold, title(&session.broker.url));
+        self.write(&format!("{title}\nlooking for {seconds} s ... Ctrl-C ends\n"));
+    }
+
+    fn show(&mut self, look: &Look, session: &Session, rows: Option<usize>) {
+        let url = &session.broker.url;
+        self.last = text(look, url, rows.unwrap_or(usize::MAX), Room::of_terminal());
+        self.write(&self.last);
+    }
+
+    /// Says why there is nothing new, above what was seen last.
+    fn excuse(&self, failure: &Failure, seconds: f64) {
+        let failed = styled(Style::Red, &failure.message);
+        self.write(&format!("{failed}\nasked again in {seconds} s\n\n{}", self.last));
+    }
+
+    fn write(&self, text: &str) {
+        self.screen.iter().for_each(|screen| screen.show(text));
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.screen = None;
+        print(&self.last);
+    }
 }
 
 /// What the broker says at one moment.
@@ -157,6 +236,15 @@ impl Moment {
             samples: page.map(|page| Samples::read(&page.body)),
             topics: topics.buffered(QUESTIONS_MAX).filter_map(std::future::ready).collect().await,
             groups: groups.buffered(QUESTIONS_MAX).filter_map(std::future::ready).collect().await,
+        })
+    }
+
+    /// The same, for somebody who sees an old look meanwhile.
+    async fn look_soon(session: &Session, ops: &str) -> Result<Self, Failure> {
+        let looked = tokio::time::timeout(LOOK_PATIENCE, Self::look(session, ops)).await;
+        looked.unwrap_or_else(|_| {
+            let (url, patience) = (&session.broker.url, LOOK_PATIENCE.as_secs());
+            Err(Failure::new(format_args!("{url} has not answered for {patience} s")))
         })
     }
 
@@ -237,7 +325,9 @@ struct Ends {
 impl Ends {
     fn of(topic: &TopicDescription) -> Self {
         let sum = |of: fn(&millrace_client::PartitionDescription) -> i64| {
-            topic.partitions.iter().map(of).sum::<i64>()
+            // A partition that the broker cannot look into has -1 everywhere.
+            let known = topic.partitions.iter().filter(|it| it.high_watermark >= 0);
+            known.map(of).sum::<i64>()
         };
         Self {
             end: sum(|it| it.high_watermark),
@@ -276,91 +366,112 @@ impl Group {
             state: now.group.state.clone(),
             members: now.members.len(),
             records_per_second: (at - before.unwrap_or(&at)).max(0) as f64 / seconds,
-            lag: now.partitions.iter().map(|it| it.lag).sum(),
+            lag: now.partitions.iter().map(|it| it.lag.max(0)).sum(),
             lag_ms: now.partitions.iter().map(|it| it.lag_ms).max().unwrap_or(0),
         }
     }
 }
 
-/// Writes over what stands on the screen, line by line, so that nothing flickers.
-fn over_the_last(text: &str) -> String {
-    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+fn text(look: &Look, url: &str, rows_max: usize, room: Room) -> String {
+    let head = broker_text(look.broker.as_ref(), url, room.columns);
+    // Each list has a blank line and a heading.
+    let taken = head.lines().count() + 4 + 1;
+    let shown = shares(room.lines.saturating_sub(taken), [look.topics.len(), look.groups.len()]);
+    let [topics, groups] = shown.map(|shown| shown.min(rows_max));
+    let topics = list("topics", &TOPICS, &look.topics, topics, room.columns, Topic::cells);
+    let groups = list("groups", &GROUPS, &look.groups, groups, room.columns, Group::cells);
+    format!("{head}\n{topics}\n{groups}")
 }
 
-fn text(look: &Look, url: &str, rows: usize) -> String {
-    let mut text = broker_text(look.broker.as_ref(), url);
-    if look.topics.is_empty() {
-        text.push_str("\nno topics\n");
-    } else {
-        text.push_str(&format!("\n{}", topics_table(&look.topics, rows)));
-    }
-    if look.groups.is_empty() {
-        text.push_str("\nno groups\n");
-    } else {
-        text.push_str(&format!("\n{}", groups_table(&look.groups, rows)));
-    }
-    text
+fn title(url: &str) -> String {
+    format!("millrace at {url}")
 }
 
-fn broker_text(broker: Option<&Broker>, url: &str) -> String {
-    let title = styled(Style::Bold, format_args!("millrace at {url}"));
+fn broker_text(broker: Option<&Broker>, url: &str, width: usize) -> String {
+    let title = title(url);
     let Some(it) = broker else {
-        return format!("{title}\nits ops port does not answer: name it by --ops URL\n");
+        let advice = ["its ops port does not answer:", "name it by --ops URL"].map(str::to_owned);
+        return format!("{}\n{}", styled(Style::Bold, title), flow(&advice, width));
     };
     let sync = it.sync_ms_mean.map_or(String::new(), |ms| format!(" of {ms:.1} ms"));
-    format!(
-        "{title}  up {}  memory {}\n\
-         in {:.0} records/s, {}/s  out {}/s  {:.0} requests/s  {:.0} syncs/s{sync}  \
-         connections: {:.0} Kafka, {:.0} gRPC\n",
-        span_ms((it.uptime_seconds * 1000.0) as i64),
-        bytes(it.memory_bytes),
-        it.produced_records_per_second,
-        bytes(it.produced_bytes_per_second),
-        bytes(it.fetched_bytes_per_second),
-        it.requests_per_second,
-        it.syncs_per_second,
-        it.kafka_connections,
-        it.grpc_connections,
-    )
+    let process = [
+        title.clone(),
+        format!("up {}", span_ms((it.uptime_seconds * 1000.0) as i64)),
+        format!("memory {}", bytes(it.memory_bytes)),
+    ];
+    let traffic = [
+        format!(
+            "in {:.0} records/s, {}/s",
+            it.produced_records_per_second,
+            bytes(it.produced_bytes_per_second)
+        ),
+        format!("out {}/s", bytes(it.fetched_bytes_per_second)),
+    ];
+    let work = [
+        format!("{:.0} requests/s", it.requests_per_second),
+        format!("{:.0} syncs/s{sync}", it.syncs_per_second),
+        format!("connections: {:.0} Kafka, {:.0} gRPC", it.kafka_connections, it.grpc_connections),
+    ];
+    let text: String =
+        [&process[..], &traffic, &work].into_iter().map(|facts| flow(facts, width)).collect();
+    text.replacen(&title, &styled(Style::Bold, &title), 1)
 }
 
-fn topics_table(topics: &[Topic], rows: usize) -> String {
-    let headings =
-        ["TOPIC", "PARTITIONS", "IN RECORDS/S", "IN BYTES/S", "OUT RECORDS/S", "RECORDS", "SIZE"];
-    let mut table = Table::new(&headings, &[1, 2, 3, 4, 5, 6]);
-    for it in topics.iter().take(rows) {
-        table.row([
-            it.topic.clone(),
-            it.partitions.to_string(),
-            format!("{:.0}", it.records_per_second),
-            bytes(it.bytes_per_second),
-            or_dash(it.read_records_per_second.map(|rate| format!("{rate:.0}"))),
-            it.records.to_string(),
-            bytes(it.size_bytes as f64),
-        ]);
+const TOPICS: Columns = Columns {
+    headings: &["TOPIC", "PARTITIONS", "IN/S", "IN BYTES/S", "OUT/S", "RECORDS", "SIZE"],
+    numbers: &[1, 2, 3, 4, 5, 6],
+    spare: &[1, 6, 3, 5, 4],
+};
+
+const GROUPS: Columns = Columns {
+    headings: &["GROUP", "STATE", "MEMBERS", "RECORDS/S", "LAG", "BEHIND"],
+    numbers: &[2, 3, 4, 5],
+    spare: &[2, 3, 1],
+};
+
+impl Topic {
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.topic.clone(),
+            self.partitions.to_string(),
+            format!("{:.0}", self.records_per_second),
+            bytes(self.bytes_per_second),
+            or_dash(self.read_records_per_second.map(|rate| format!("{rate:.0}"))),
+            self.records.to_string(),
+            bytes(self.size_bytes as f64),
+        ]
     }
-    table.to_string() + &more(topics.len(), rows)
 }
 
-fn groups_table(groups: &[Group], rows: usize) -> String {
-    let headings = ["GROUP", "STATE", "MEMBERS", "RECORDS/S", "LAG", "BEHIND"];
-    let mut table = Table::new(&headings, &[2, 3, 4, 5]);
-    for it in groups.iter().take(rows) {
-        table.row([
-            it.group.clone(),
-            it.state.clone(),
-            it.members.to_string(),
-            format!("{:.0}", it.records_per_second),
-            it.lag.to_string(),
-            span_ms(it.lag_ms),
-        ]);
+impl Group {
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.group.clone(),
+            self.state.clone(),
+            self.members.to_string(),
+            format!("{:.0}", self.records_per_second),
+            self.lag.to_string(),
+            span_ms(self.lag_ms),
+        ]
     }
-    table.to_string() + &more(groups.len(), rows)
 }
 
-fn more(count: usize, rows: usize) -> String {
-    match count.saturating_sub(rows) {
-        0 => String::new(),
-        more => format!("and {more} more: --rows\n"),
+/// The first of some rows as a table, and how many there are beside them.
+fn list<T>(
+    what: &str,
+    columns: &Columns,
+    all: &[T],
+    shown: usize,
+    width: usize,
+    cells: fn(&T) -> Vec<String>,
+) -> String {
+    if all.is_empty() {
+        return format!("no {what}\n");
+    }
+    let rows: Vec<_> = all.iter().take(shown).map(cells).collect();
+    let table = columns.table(&rows, width);
+    match all.len().saturating_sub(shown) {
+        0 => table,
+        more => format!("{table}and {more} more {what}\n"),
     }
 }

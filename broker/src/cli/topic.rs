@@ -5,6 +5,7 @@ use millrace_client::{NewTopic, TopicDescription, TopicSummary};
 use serde::Serialize;
 
 use crate::cli::connect::{self, Session};
+use crate::cli::delete;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Table, bytes, counted};
 use crate::cli::pairs::{Assignment, Settings, assignment};
@@ -118,12 +119,6 @@ struct Partition {
     end: i64,
     records: i64,
     size_bytes: i64,
-}
-
-/// `topic delete`: `{"deleted":[name]}`.
-#[derive(Debug, Serialize)]
-struct Deleted {
-    deleted: Vec<String>,
 }
 
 /// Runs the command.
@@ -270,18 +265,15 @@ async fn alter(
 }
 
 async fn delete(session: &Session, names: Vec<String>, if_exists: bool) -> Result<(), Failure> {
-    let mut deleted = Vec::new();
-    for name in names {
-        match session.admin().delete_topic(&name).await {
-            Ok(()) => deleted.push(name),
-            Err(error) if if_exists && error.reason() == Some("UNKNOWN_TOPIC_OR_PARTITION") => {}
-            Err(error) => return Err(session.failed(format_args!("delete topic {name}"))(error)),
+    delete::each(session, "topic", names, async |admin, name| {
+        match admin.delete_topic(name).await {
+            Err(error) if if_exists && error.reason() == Some("UNKNOWN_TOPIC_OR_PARTITION") => {
+                Ok(false)
+            }
+            deleted => deleted.map(|()| true),
         }
-    }
-    session.output.show(&Deleted { deleted }, |document| {
-        document.deleted.iter().map(|name| format!("deleted topic {name}\n")).collect()
-    });
-    Ok(())
+    })
+    .await
 }
 
 impl From<TopicSummary> for Topic {

@@ -1,18 +1,15 @@
 //! The gRPC listener: which services it offers, and how much it takes at once.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use millrace_proto::FILE_DESCRIPTOR_SET;
 use millrace_proto::v1::admin_service_server::AdminServiceServer;
 use millrace_proto::v1::consume_service_server::ConsumeServiceServer;
 use millrace_proto::v1::produce_service_server::ProduceServiceServer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -28,6 +25,7 @@ use crate::grpc::deadline::Punctual;
 use crate::grpc::observe::Observed;
 use crate::grpc::produce::ProduceDoor;
 use crate::metrics::Metrics;
+use crate::net::{Connection, Entrance};
 use crate::service::Hall;
 use crate::shutdown::Shutdown;
 
@@ -54,9 +52,6 @@ const SERVICES: [&str; 4] = [
     AdminServiceServer::<AdminDoor>::NAME,
     "",
 ];
-/// How long accepting pauses when the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Serves until shutdown, then until the calls under way are answered.
 pub(crate) async fn run(listener: TcpListener, hall: Arc<Hall>, shutdown: Shutdown) {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -112,6 +107,8 @@ fn add_reflection(routes: Routes) -> Routes {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What refusals carry: without these a tool shows their details as bytes.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let v1 = reflection().build_v1().expect("a test proves the descriptors current");
     let v1alpha = reflection().build_v1alpha().expect("a test proves the descriptors current");
@@ -121,102 +118,42 @@ fn add_reflection(routes: Routes) -> Routes {
 /// Accepts until shutdown, as many connections as there are places.
 async fn accept(
     listener: TcpListener,
-    accepted: mpsc::Sender<io::Result<Placed>>,
+    accepted: mpsc::Sender<io::Result<Connection<Counted>>>,
     metrics: &Arc<Metrics>,
     shutdown: Shutdown,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let entrance = Entrance::new(listener, CONNECTIONS_MAX);
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            let place = place.expect("the places are never closed");
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(Placed::new(stream, place, metrics))
-        };
-        let next = tokio::select! {
-            next = next => next,
+        let connection = tokio::select! {
+            (connection, _) = entrance.accept() => connection,
             () = shutdown.requested() => return,
         };
-        match next {
-            Ok(placed) => {
-                if accepted.send(Ok(placed)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, or the client went away: never a reason to stop listening.
-                warn!(%error, "accept failed on the gRPC port");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        if accepted.send(Ok(connection.holding(Counted::new(metrics)))).await.is_err() {
+            return;
         }
     }
 }
 
-/// A connection that holds a place until it ends.
-struct Placed {
-    stream: TcpStream,
-    metrics: Arc<Metrics>,
-    _place: OwnedSemaphorePermit,
-}
+/// A connection is counted while this lives.
+struct Counted(Arc<Metrics>);
 
-impl Placed {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
         metrics.grpc_connections(1);
-        Self { stream, metrics: Arc::clone(metrics), _place: place }
+        Self(Arc::clone(metrics))
     }
 }
 
-impl Drop for Placed {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.metrics.grpc_connections(-1);
+        self.0.grpc_connections(-1);
     }
 }
 
-impl Connected for Placed {
+impl Connected for Connection<Counted> {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream().connect_info()
     }
 }

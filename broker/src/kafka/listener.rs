@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
@@ -13,11 +12,9 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::kafka::connection;
+use crate::net::ACCEPT_PAUSE;
 use crate::service::Hall;
 use crate::shutdown::Shutdown;
-
-/// How long accepting pauses when the process has no descriptor or memory left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until shutdown, then waits for the connections to drain.
 pub(crate) async fn run(listener: TcpListener, hall: Arc<Hall>, shutdown: Shutdown) {

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,12 +12,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::net::TcpListener;
 use tracing::warn;
 
+use crate::net::{Connection, Entrance};
 use crate::ops::health::Health;
 use crate::shutdown::Shutdown;
 
@@ -26,8 +23,6 @@ use crate::shutdown::Shutdown;
 const CONNECTIONS_MAX: usize = 64;
 /// A connection that sends nothing for this long is closed.
 const READ_STALL: Duration = Duration::from_secs(30);
-/// How long accepting pauses when the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the metrics page.
 pub(crate) type MetricsPage =
@@ -47,19 +42,18 @@ pub(crate) async fn serve(
     metrics: MetricsPage,
     shutdown: Shutdown,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let listener = Bounded { listener, places, read_stall: READ_STALL };
-    answer(listener, Ops { health, metrics }, shutdown).await;
+    let entrance = Entrance::new(listener, CONNECTIONS_MAX).read_stall(READ_STALL);
+    answer(entrance, Ops { health, metrics }, shutdown).await;
 }
 
-async fn answer(listener: Bounded, ops: Ops, shutdown: Shutdown) {
+async fn answer(entrance: Entrance, ops: Ops, shutdown: Shutdown) {
     let router = Router::new()
         .route("/", get(index))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(ops);
-    let served = axum::serve(listener, router)
+    let served = axum::serve(entrance, router)
         .with_graceful_shutdown(async move { shutdown.requested().await });
     if let Err(error) = served.await {
         warn!(%error, "the ops port stopped");
@@ -90,93 +84,23 @@ async fn metrics(State(ops): State<Ops>) -> Response {
     (format, (ops.metrics)().await).into_response()
 }
 
-/// A listener that hands out so many connections and no more.
-struct Bounded {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-    read_stall: Duration,
-}
-
-impl axum::serve::Listener for Bounded {
-    type Io = Impatient;
+impl axum::serve::Listener for Entrance {
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Impatient, SocketAddr) {
-        let place = Arc::clone(&self.places);
-        let place = place.acquire_owned().await.expect("the places are never closed");
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    return (Impatient::new(stream, self.read_stall, place), peer);
-                }
-                Err(error) => {
-                    warn!(%error, "accept failed on the ops port");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        Self::accept(self).await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends when its client is silent for too long, and then gives its place back.
-struct Impatient {
-    stream: TcpStream,
-    read_stall: Duration,
-    patience: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Impatient {
-    fn new(stream: TcpStream, read_stall: Duration, place: OwnedSemaphorePermit) -> Self {
-        let patience = Box::pin(tokio::time::sleep(read_stall));
-        Self { stream, read_stall, patience, _place: place }
-    }
-}
-
-impl AsyncRead for Impatient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            let until = Instant::now() + self.read_stall;
-            self.patience.as_mut().reset(until);
-            return read;
-        }
-        match self.patience.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncWrite for Impatient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Self::local_addr(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::shutdown;
@@ -222,11 +146,10 @@ mod tests {
     async fn a_silent_connection_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let places = Arc::new(Semaphore::new(1));
-        let listener = Bounded { listener, places, read_stall: Duration::from_millis(1) };
+        let entrance = Entrance::new(listener, 1).read_stall(Duration::from_millis(1));
         let ops = Ops { health: Health::starting(), metrics: page() };
         let (_trigger, shutdown) = shutdown::channel();
-        let server = tokio::spawn(answer(listener, ops, shutdown));
+        let server = tokio::spawn(answer(entrance, ops, shutdown));
         // The second one is accepted only when the first has lost its place.
         for _ in 0..2 {
             let mut silent = TcpStream::connect(address).await.unwrap();

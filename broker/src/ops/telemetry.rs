@@ -73,8 +73,10 @@ pub(crate) fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
     let exported = spans.as_ref().map(|spans| {
         // Spans of requests and nothing else: what sending them does must not be sent again.
         let requests = Targets::new().with_target(trace::TARGET, LevelFilter::DEBUG);
+        let tracer = spans.tracer(env!("CARGO_PKG_NAME"));
+        trace::export_by(tracer.clone());
         tracing_opentelemetry::layer()
-            .with_tracer(spans.tracer(env!("CARGO_PKG_NAME")))
+            .with_tracer(tracer)
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)

@@ -23,7 +23,7 @@ use crate::partition::clock::Clock;
 use crate::partition::handle::{Message, PartitionHandle};
 use crate::partition::housekeeper::Chore;
 use crate::service::groups;
-use crate::service::produce::Ticket;
+use crate::service::produce::{Ticket, Traced};
 
 /// Messages worked off before the owner lets go, so that nobody holds a worker for long.
 const MESSAGES_PER_RUN_MAX: usize = 1024;
@@ -47,6 +47,8 @@ pub(crate) struct Owner {
     unsynced: VecDeque<Written>,
     inbox: Vec<Message>,
     appends: Vec<Append<Token>>,
+    /// Those of `appends` that are traced.
+    traced: Vec<Traced>,
     outputs: Vec<Output<RealDisk, Token>>,
     shard_outputs: Vec<ShardOutput<RealDisk, groups::Reply>>,
 }
@@ -89,6 +91,7 @@ impl Owner {
             unsynced: VecDeque::new(),
             inbox: Vec::new(),
             appends: Vec::new(),
+            traced: Vec::new(),
             outputs: Vec::new(),
             shard_outputs: Vec::new(),
         }
@@ -220,7 +223,7 @@ impl Owner {
                 let batches = self.appends.len() as u64;
                 for append in &self.appends {
                     if let Token::Produce(ticket) = &append.token {
-                        ticket.taken(self.known);
+                        self.traced.extend(ticket.taken(self.known));
                     }
                 }
                 partition.append(&mut self.env, &mut self.appends, &mut self.outputs);
@@ -235,6 +238,7 @@ impl Owner {
     fn time_append(&mut self, handle: &PartitionHandle, batches: u64) {
         let now = Instant::now();
         handle.shared().metrics.produce_stage(Stage::Append, now - self.known, batches);
+        self.traced.drain(..).for_each(|traced| traced.written(now));
         let end = handle.marks().log_end();
         if handle.marks().high_watermark() == end {
             // A relaxed topic: what is written is certain.

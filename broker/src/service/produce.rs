@@ -11,12 +11,14 @@ use millrace_model::record;
 use millrace_model::topic_config::TopicConfig;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::error::BrokerError;
 use crate::metrics::{Metrics, Stage, Traffic};
 use crate::partition::actor::Token;
 use crate::partition::handle::{Message, PartitionHandle, Posted};
 use crate::service::Hall;
+use crate::trace::Stages;
 
 /// Records for some partitions, from any door.
 pub(crate) struct Request {
@@ -52,6 +54,8 @@ pub(crate) struct Pending {
     deadline: Instant,
     timeout_ms: u64,
     metrics: Arc<Metrics>,
+    /// While it is traced.
+    stages: Option<Box<Stages>>,
 }
 
 struct Results {
@@ -85,9 +89,13 @@ impl Pending {
     /// The reply is encoded: counts how long it waited for that. Tells how long the whole request took.
     pub(crate) fn answered(&self) -> Duration {
         let now = Moment::now();
-        if self.missing.load(Ordering::Acquire) == 0 {
-            let waited = now.saturating_duration_since(self.known());
+        let known = (self.missing.load(Ordering::Acquire) == 0).then(|| self.known());
+        if let Some(known) = known {
+            let waited = now.saturating_duration_since(known);
             self.metrics.produce_stage(Stage::Respond, waited, 1);
+        }
+        if let Some(stages) = &self.stages {
+            stages.answered(known, now);
         }
         now - self.started
     }
@@ -104,6 +112,7 @@ impl Pending {
     fn complete(&self, slot: usize, result: PartResult, known: Moment) {
         if result.is_err() {
             self.metrics.produce_refused();
+            self.stages.iter().for_each(|stages| stages.refused());
         }
         {
             let mut results = self.results.lock().expect("no holder panics");
@@ -128,12 +137,13 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// The partition's owner has it now.
-    pub(crate) fn taken(&self, now: Moment) {
-        if let Some(pending) = &self.pending {
-            let waited = now.saturating_duration_since(pending.started);
-            pending.metrics.produce_stage(Stage::Queue, waited, 1);
-        }
+    /// The partition's owner has it now. While the request is traced, the owner is to say when it is written, too.
+    pub(crate) fn taken(&self, now: Moment) -> Option<Traced> {
+        let pending = self.pending.as_ref()?;
+        let waited = now.saturating_duration_since(pending.started);
+        pending.metrics.produce_stage(Stage::Queue, waited, 1);
+        pending.stages.as_ref()?.taken(now);
+        Some(Traced(Arc::clone(pending)))
     }
 
     /// The result, which is certain since `known`.
@@ -153,6 +163,16 @@ impl Ticket {
     }
 }
 
+/// A part of a request that is traced.
+pub(crate) struct Traced(Arc<Pending>);
+
+impl Traced {
+    /// Its batch is in the log.
+    pub(crate) fn written(self, now: Moment) {
+        self.0.stages.iter().for_each(|stages| stages.written(now));
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
@@ -163,16 +183,47 @@ impl Drop for Ticket {
     }
 }
 
-/// Starts a produce request: every part is checked and left for its owner in `posted`, in request order. `done` is told
-/// when the last result is there.
+/// Starts one of the many produce requests of a stream, which is the current span, as [`start_in`] does.
 pub(crate) fn start(
     hall: &Hall,
     request: Request,
     done: &Arc<Notify>,
     posted: &mut Posted,
 ) -> Arc<Pending> {
-    let count = request.parts.len();
     let now = Instant::now();
+    let stages = Stages::of_one_in_current(now.into_std());
+    let timing = Timing { now, stages };
+    launch(hall, request, timing, done, posted)
+}
+
+/// Starts a produce request, traced in `span`: every part is checked and left for its owner in `posted`, in request
+/// order. `done` is told when the last result is there.
+pub(crate) fn start_in(
+    span: &Span,
+    hall: &Hall,
+    request: Request,
+    done: &Arc<Notify>,
+    posted: &mut Posted,
+) -> Arc<Pending> {
+    let now = Instant::now();
+    let timing = Timing { now, stages: Stages::of(span, now.into_std()) };
+    launch(hall, request, timing, done, posted)
+}
+
+/// When a request began, and what is told of that.
+struct Timing {
+    now: Instant,
+    stages: Option<Box<Stages>>,
+}
+
+fn launch(
+    hall: &Hall,
+    request: Request,
+    Timing { now, stages }: Timing,
+    done: &Arc<Notify>,
+    posted: &mut Posted,
+) -> Arc<Pending> {
+    let count = request.parts.len();
     let started = now.into_std();
     let by_part = (0..count).map(|_| None).collect();
     let pending = Arc::new(Pending {
@@ -184,6 +235,7 @@ pub(crate) fn start(
         deadline: now + Duration::from_millis(request.timeout_ms),
         timeout_ms: request.timeout_ms,
         metrics: Arc::clone(&hall.metrics),
+        stages,
     });
     for (slot, part) in request.parts.into_iter().enumerate() {
         let mut ticket = Ticket { pending: Some(Arc::clone(&pending)), slot, records: 0, bytes: 0 };
@@ -217,7 +269,9 @@ impl Ticket {
 /// A whole produce request for callers that wait for it.
 pub(crate) async fn produce(hall: &Hall, request: Request) -> Vec<PartResult> {
     let done = Arc::new(Notify::new());
-    let pending = start(hall, request, &done, &mut Posted::default());
+    let now = Instant::now();
+    let timing = Timing { now, stages: Stages::of_current(now.into_std()) };
+    let pending = launch(hall, request, timing, &done, &mut Posted::default());
     while !pending.is_done() {
         if tokio::time::timeout_at(pending.deadline(), done.notified()).await.is_err() {
             pending.time_out();

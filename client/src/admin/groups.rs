@@ -48,11 +48,12 @@ pub struct PartitionLag {
     /// None: nothing is committed.
     pub committed: Option<i64>,
     pub metadata: String,
+    /// -1, as are the next three, where the broker cannot look into the partition: its topic is deleted, for example.
     pub log_start: i64,
     pub high_watermark: i64,
-    /// Records between the committed offset, or the start, and the high watermark.
+    /// Records between the committed offset, or the start, and the high watermark; -1: not known.
     pub lag: i64,
-    /// Age in milliseconds of the first record that is not committed; 0 without lag.
+    /// Age in milliseconds of the first record that is not committed; 0 without lag; -1: not known.
     pub lag_ms: i64,
     /// Who reads it now.
     pub member_id: Option<String>,

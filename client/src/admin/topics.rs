@@ -73,15 +73,16 @@ pub struct TopicDescription {
 #[non_exhaustive]
 pub struct PartitionDescription {
     pub partition: i32,
+    /// -1: it has none just now.
     pub leader: i32,
     pub leader_epoch: i32,
     pub replicas: Vec<i32>,
     pub in_sync_replicas: Vec<i32>,
-    /// The oldest record that is there.
+    /// The oldest record that is there. -1, as are the next two, where the broker cannot look into the partition.
     pub log_start: i64,
-    /// Records below it may be read.
+    /// Records below it may be read; -1: not known.
     pub high_watermark: i64,
-    /// Bytes on disk.
+    /// Bytes on disk; -1: not known.
     pub size_bytes: i64,
 }
 

@@ -1392,7 +1392,8 @@ pub struct CreateTopicResponse {
 pub struct TopicSummary {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// A UUID as Kafka writes it (base64): another one when the topic is deleted and created again. Empty with validate_only.
+    /// A UUID as Kafka writes it (base64): another one when the topic is deleted and created again. Empty with
+    /// validate_only.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
     #[prost(int32, tag = "3")]
@@ -1428,10 +1429,13 @@ pub struct DescribeTopicResponse {
     #[prost(message, repeated, tag = "3")]
     pub configs: ::prost::alloc::vec::Vec<ConfigEntry>,
 }
+/// Where the broker that answers cannot look into the partition (it is being opened, or its disk failed), log_start,
+/// high_watermark and size_bytes are all -1.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PartitionDescription {
     #[prost(int32, tag = "1")]
     pub partition: i32,
+    /// -1: it has none just now.
     #[prost(int32, tag = "2")]
     pub leader: i32,
     #[prost(int32, tag = "3")]
@@ -1440,13 +1444,13 @@ pub struct PartitionDescription {
     pub replicas: ::prost::alloc::vec::Vec<i32>,
     #[prost(int32, repeated, tag = "5")]
     pub in_sync_replicas: ::prost::alloc::vec::Vec<i32>,
-    /// The oldest record that is there.
+    /// The offset of the oldest record that is there; where the next one will be when there is none. -1: not known.
     #[prost(int64, tag = "6")]
     pub log_start: i64,
-    /// Records below it may be read.
+    /// Records below it may be read. -1: not known.
     #[prost(int64, tag = "7")]
     pub high_watermark: i64,
-    /// Bytes on disk.
+    /// Bytes on disk. -1: not known.
     #[prost(int64, tag = "8")]
     pub size_bytes: i64,
 }
@@ -1488,7 +1492,7 @@ pub struct ListOffsetsResponse {
 pub struct FoundOffset {
     #[prost(int32, tag = "1")]
     pub partition: i32,
-    /// -1 with an error.
+    /// -1 when status is an error.
     #[prost(int64, tag = "2")]
     pub offset: i64,
     /// Of the record there, when the position was a time and one was found.
@@ -1521,6 +1525,7 @@ pub struct DeleteRecordsResponse {
 pub struct DeletedBefore {
     #[prost(int32, tag = "1")]
     pub partition: i32,
+    /// The oldest offset that is left. -1 when status is an error.
     #[prost(int64, tag = "2")]
     pub log_start: i64,
     #[prost(message, optional, tag = "3")]
@@ -1580,6 +1585,9 @@ pub struct MemberDescription {
     pub assignment: ::prost::alloc::vec::Vec<TopicPartition>,
 }
 /// How far a group is in one partition.
+///
+/// Where the broker that answers cannot look into the partition (its topic is deleted, it is being opened, or its disk
+/// failed), log_start, high_watermark, lag and lag_ms are all -1: leave such a partition out of sums.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PartitionLag {
     #[prost(string, tag = "1")]
@@ -1589,16 +1597,19 @@ pub struct PartitionLag {
     /// Left out: nothing is committed.
     #[prost(int64, optional, tag = "3")]
     pub committed: ::core::option::Option<i64>,
+    /// What the consumer left beside its offset; mostly empty.
     #[prost(string, tag = "4")]
     pub metadata: ::prost::alloc::string::String,
+    /// As in PartitionDescription. -1: not known.
     #[prost(int64, tag = "5")]
     pub log_start: i64,
     #[prost(int64, tag = "6")]
     pub high_watermark: i64,
-    /// Records between the committed offset, or the start, and the high watermark.
+    /// Records between the committed offset, or the start, and the high watermark. -1: not known.
     #[prost(int64, tag = "7")]
     pub lag: i64,
-    /// Age in milliseconds of the first record that is not committed; 0 without lag.
+    /// Age in milliseconds of the first record that is not committed; 0 without lag, or when that record has no timestamp.
+    /// -1: not known.
     #[prost(int64, tag = "8")]
     pub lag_ms: i64,
     /// Who reads it now; empty: nobody.
@@ -1637,8 +1648,10 @@ pub struct ResetOffsetsResponse {
 pub struct ResetOffset {
     #[prost(int32, tag = "1")]
     pub partition: i32,
+    /// What was committed; left out when nothing was, or when status is an error.
     #[prost(int64, optional, tag = "2")]
     pub before: ::core::option::Option<i64>,
+    /// What is committed now, or would be with dry_run. -1 when status is an error.
     #[prost(int64, tag = "3")]
     pub after: i64,
     #[prost(message, optional, tag = "4")]

@@ -89,7 +89,7 @@ pub(crate) fn begin(
         zstd_allowed: version >= ZSTD_FROM,
     };
     let wants_reply = decoded.acks != 0;
-    let pending = produce::start(hall, request, signal, posted);
+    let pending = produce::start_in(&span, hall, request, signal, posted);
     Ok(InFlight {
         version,
         correlation_id,

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	millrace "grpcjudge/millrace"
+	millrace "grpcjudge/millrace/v1"
 )
 
 const stamp = int64(1_700_000_000_000)

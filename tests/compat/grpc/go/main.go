@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	millrace "grpcjudge/millrace"
+	millrace "grpcjudge/millrace/v1"
 )
 
 // door is the broker as the generated client sees it.

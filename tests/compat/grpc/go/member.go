@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	millrace "grpcjudge/millrace"
+	millrace "grpcjudge/millrace/v1"
 )
 
 const (
