@@ -1,8 +1,6 @@
 //! What somebody meets who does not know the command line yet: wrong words, wrong ports, wrong files. Each time it must say
 //! what is wrong, in words that are not those of the code, and what to do.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
