@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin::Admin;
 use crate::batch::Batch;
-use crate::engine::{self, Pace, Partitions, Plan, Work};
+use crate::engine::{self, Door, Pace, Partitions, Plan, Work};
 use crate::error::LoadError;
 
 /// Bytes of one request when a topic is filled.
@@ -47,6 +47,7 @@ impl RunTopic {
     ) -> Result<(), LoadError> {
         let plan = Plan {
             broker,
+            door: Door::Kafka,
             topic: self.name.clone(),
             work: Work::Produce { acks: -1, partitions: Partitions::PerConnection(partitions) },
             batch: batch.clone(),

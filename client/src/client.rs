@@ -32,6 +32,8 @@ const MESSAGE_BYTES_MAX: usize = 100 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// The same of all streams, as large as HTTP/2 allows: a consumer at rest must not hold up what others wait for.
 const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+/// What the broker may send as one frame: large ones cost fewer system calls, here and there.
+const FRAME_BYTES_MAX: u32 = 256 * 1024;
 
 /// A channel whose calls carry what the client says with each.
 pub(crate) type Door = InterceptedService<Channel, Stamp>;
@@ -256,6 +258,7 @@ impl ClientBuilder {
         let mut endpoint = Endpoint::from_shared(address.clone())
             .map_err(no_address)?
             .connect_timeout(*connect_timeout)
+            .max_frame_size(FRAME_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .tcp_nodelay(true);

@@ -53,6 +53,8 @@ pub struct Consumer {
     is_resuming: bool,
     /// The broker has said what is read, once.
     is_assigned: bool,
+    /// As which member the group knows it: a stream that breaks is followed by one of the same member.
+    member_id: Option<String>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// What has come and is not handed out, in order.
     answers: VecDeque<Answer>,

@@ -57,6 +57,8 @@ struct State {
     committed: BTreeMap<(String, i32), i64>,
     /// What consumers did, in order.
     journal: Vec<String>,
+    /// Members of the group that there have been.
+    members: usize,
     sessions: Vec<mpsc::UnboundedSender<Order>>,
     auto_create: bool,
     /// Nothing is written before the test says so.
@@ -342,6 +344,12 @@ impl Doors {
         (fault, result)
     }
 
+    fn new_member(&self) -> String {
+        let mut state = self.state.lock().unwrap();
+        state.members += 1;
+        format!("m{}", state.members)
+    }
+
     fn summary(&self, name: &str) -> Result<TopicSummary, Status> {
         let state = self.state.lock().unwrap();
         let logs = state.topics.get(name).ok_or_else(|| Status::not_found("no such topic"))?;
@@ -398,8 +406,9 @@ struct Session {
     requests: Streaming<ConsumeRequest>,
     answers: mpsc::Sender<Result<ConsumeResponse, Status>>,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// Topics of a group's member.
+    /// Topics of a group's member, and its id.
     topics: Option<Vec<String>>,
+    member_id: String,
     places: BTreeMap<(String, i32), (i64, bool)>,
     credit_bytes: i64,
 }
@@ -420,6 +429,8 @@ impl Session {
             }
             Source::Group(member) => {
                 self.topics = Some(member.topics);
+                self.member_id = member.member_id.unwrap_or_else(|| self.doors.new_member());
+                self.doors.note(format!("member {}", self.member_id));
                 self.assign().await?;
             }
         }
@@ -479,7 +490,8 @@ impl Session {
             offset: *offset,
         };
         let partitions = self.places.iter().map(place).collect();
-        self.tell(Told::Assigned(Assignment { partitions, ..Default::default() })).await
+        let member_id = self.member_id.clone();
+        self.tell(Told::Assigned(Assignment { partitions, member_id, ..Default::default() })).await
     }
 
     async fn send_records(&mut self) -> Option<()> {
@@ -588,6 +600,7 @@ impl ConsumeService for Doors {
             answers,
             orders,
             topics: None,
+            member_id: String::new(),
             places: BTreeMap::new(),
             credit_bytes: 0,
         };

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millrace_tests::ask::fresh;
@@ -358,6 +360,90 @@ fn following_prints_what_comes_as_it_comes() {
     done_with(&broker, &["produce", &topic, "-p", "0"], b"1\n2\n3\n");
     assert_eq!([follower.line(), follower.line()], ["0", "1"]);
     assert_eq!(follower.code(), Some(0), "offset 2 is where to end");
+}
+
+/// The broker dies wherever it just is, and comes back.
+fn kill_and_launch(broker: &mut BrokerProcess) {
+    broker.kill();
+    broker.launch();
+}
+
+#[test]
+fn lines_are_written_once_and_in_order_while_the_broker_dies() {
+    let mut broker = broker(&[]);
+    let topic = topic(&broker, "survived", "1");
+    let mut producing = command(&broker, &["produce", &topic, "--output", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = producing.stdin.take().expect("it is piped");
+    let stdout = all_of(producing.stdout.take().expect("it is piped"));
+    let stderr = all_of(producing.stderr.take().expect("it is piped"));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let is_enough = Arc::clone(&is_over);
+    // Lines come all the time, also while nobody is there to take them.
+    let writer = std::thread::spawn(move || {
+        let mut count = 0;
+        while !is_enough.load(Ordering::Relaxed) && writeln!(stdin, "line {count}").is_ok() {
+            count += 1;
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        count
+    });
+    let written = |broker: &BrokerProcess| {
+        let offsets = document(broker, &["offsets", &topic]);
+        offsets["partitions"][0]["end"].as_i64().expect("the partition has an end")
+    };
+    for _ in 0..3 {
+        let before = written(&broker);
+        let grown = until(PATIENCE, || (written(&broker) > before + 100).then_some(()));
+        assert!(grown.is_some(), "no line is written after {before}");
+        kill_and_launch(&mut broker);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let count: usize = writer.join().expect("it writes until it is told to end");
+    let ended = until(PATIENCE, || producing.try_wait().expect("our own child"));
+    let _ = producing.kill();
+    let (stdout, stderr) = (stdout.join().expect("text"), stderr.join().expect("text"));
+    assert_eq!(ended.and_then(|it| it.code()), Some(0), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one document");
+    assert_eq!(summary["records"], count);
+    let expected: String = (0..count).map(|it| format!("line {it}\n")).collect();
+    assert!(done(&broker, &["consume", &topic]) == expected, "lines are missing, or twice");
+}
+
+#[test]
+fn a_follower_prints_each_record_once_while_the_broker_dies() {
+    let mut broker = broker(&[]);
+    let (topic, group) = (topic(&broker, "followed", "1"), fresh("group"));
+    let follow = ["consume", &topic, "--follow", "--limit", "400", "--format", r"%o %v\n"];
+    let in_group = [&follow[..], &["--group", &group]].concat();
+    let mut followers = [&follow[..], &in_group].map(|it| Running::start(&broker, it));
+    let mut printed = [Vec::new(), Vec::new()];
+    for round in 0..4 {
+        let lines: String = (0..100).map(|it| format!("{round}/{it}\n")).collect();
+        done_with(&broker, &["produce", &topic], lines.as_bytes());
+        // In two of the rounds the broker dies while they read.
+        let heard = if round % 2 == 0 { 100 } else { 50 };
+        for (follower, printed) in followers.iter_mut().zip(&mut printed) {
+            while printed.len() < round * 100 + heard {
+                printed.push(follower.line());
+            }
+        }
+        kill_and_launch(&mut broker);
+    }
+    let record = |it: usize| format!("{it} {}/{}", it / 100, it % 100);
+    let expected: Vec<_> = (0..400).map(record).collect();
+    for (mut follower, mut printed) in followers.into_iter().zip(printed) {
+        while printed.len() < expected.len() {
+            printed.push(follower.line());
+        }
+        assert_eq!(follower.code(), Some(0), "as many as were asked for");
+        assert_eq!(follower.line(), "", "and no more");
+        assert!(printed == expected, "{printed:?}");
+    }
 }
 
 #[test]

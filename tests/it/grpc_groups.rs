@@ -14,6 +14,7 @@ use kafka_protocol::messages::delete_records_request::{
 use kafka_protocol::messages::{
     CreatePartitionsRequest, DeleteRecordsRequest, DescribeGroupsRequest, GroupId,
 };
+use millrace_client::{Client, Event, Rebalance};
 use millrace_proto::v1::consume_request::Request;
 use millrace_proto::v1::consume_response::Response;
 use millrace_proto::v1::consume_service_client::ConsumeServiceClient;
@@ -31,6 +32,9 @@ use tonic::{Code, Status};
 
 use crate::broker::broker;
 use crate::grpc::{Consumer, EARLIEST, PATIENCE, check_refusal, connect};
+
+/// A session that no test outlasts: whoever waits for its end fails.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A group of one topic, and how to look at both through the Kafka door.
 struct Scene {
@@ -78,6 +82,29 @@ impl Scene {
         let offsets: Offsets = [((self.topic.clone(), partition), offset)].into();
         let answer = self.kafka.ask(9, &commit_request(&self.group, &offsets));
         assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    }
+
+    /// The same member after its stream broke.
+    fn member_again(&self, before: &Assignment) -> GroupMember {
+        GroupMember { member_id: Some(before.member_id.clone()), ..self.member() }
+    }
+
+    /// The ids of the group's members, as tools see them.
+    fn members(&mut self) -> BTreeSet<String> {
+        let request =
+            DescribeGroupsRequest::default().with_groups(vec![GroupId(text(&self.group))]);
+        let described = self.kafka.ask(5, &request).groups.remove(0);
+        described.members.iter().map(|it| it.member_id.to_string()).collect()
+    }
+
+    fn grow(&mut self, partitions: i32) {
+        let grown = CreatePartitionsTopic::default()
+            .with_name(topic_name(&self.topic))
+            .with_count(partitions)
+            .with_assignments(None);
+        let request =
+            CreatePartitionsRequest::default().with_topics(vec![grown]).with_timeout_ms(30_000);
+        assert_eq!(self.kafka.ask(3, &request).results[0].error_code, 0);
     }
 
     /// A member at the Kafka door that wants the same topic.
@@ -520,13 +547,7 @@ async fn a_topic_that_comes_or_grows_is_dealt_out() {
     consumer.release().await;
     assert_eq!(consumer.assigned().await.partitions.len(), 3);
 
-    let grown = CreatePartitionsTopic::default()
-        .with_name(topic_name(&scene.topic))
-        .with_count(4)
-        .with_assignments(None);
-    let request =
-        CreatePartitionsRequest::default().with_topics(vec![grown]).with_timeout_ms(30_000);
-    assert_eq!(scene.kafka.ask(3, &request).results[0].error_code, 0);
+    scene.grow(4);
     assert_eq!(consumer.settle(6).await.partitions.len(), 6);
 }
 
@@ -548,6 +569,200 @@ async fn a_group_goes_on_after_a_kill() {
     let assigned = again.settle(2).await;
     assert_eq!(parts(&assigned), [(0, 1), (1, 0)]);
     assert_eq!(again.heard(1).await, [1]);
+}
+
+/// What the members of a group that use the Rust client have seen, each by its number.
+#[derive(Debug, Default)]
+struct Seen {
+    records: BTreeMap<usize, BTreeSet<(i32, i64)>>,
+    changes: Vec<(usize, Rebalance)>,
+}
+
+impl Seen {
+    /// Who has partitions, of those that have so many records each.
+    fn readers(&self, partitions: i32, records: i64) -> Option<BTreeMap<i32, usize>> {
+        let of_all = |(&member, seen): (&usize, &BTreeSet<(i32, i64)>)| {
+            let whole = move |&it: &i32| seen.contains(&(it, records - 1));
+            (0..partitions).filter(whole).map(move |it| (it, member)).collect::<Vec<_>>()
+        };
+        let readers: BTreeMap<_, _> = self.records.iter().flat_map(of_all).collect();
+        (readers.len() == partitions as usize).then_some(readers)
+    }
+}
+
+/// Reads for ever.
+async fn watch(scene: &Scene, number: usize, seen: &Arc<Mutex<Seen>>) {
+    let client = Client::connect(format!("http://{}", scene.broker.grpc)).await.unwrap();
+    let consumer = client.consumer().group(&scene.group).topics([&scene.topic]);
+    let consumer = consumer.session_timeout(LONG).commit_interval(Duration::from_millis(20));
+    let (mut consumer, seen) = (consumer.build().await.unwrap(), Arc::clone(seen));
+    tokio::spawn(async move {
+        loop {
+            let event = consumer.next_event().await.unwrap().unwrap();
+            let mut seen = seen.lock().unwrap();
+            match event {
+                Event::Record(it) => {
+                    seen.records.entry(number).or_default().insert((it.partition, it.offset));
+                }
+                Event::Rebalance(change) => seen.changes.push((number, change)),
+                other => panic!("{other:?} is news"),
+            }
+        }
+    });
+}
+
+/// Asks what was seen until it is enough.
+async fn wait_for<T>(seen: &Mutex<Seen>, mut ask: impl FnMut(&Seen) -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask(&seen.lock().unwrap()) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    answer.unwrap_or_else(|_| panic!("{:?}", seen.lock().unwrap()))
+}
+
+/// A broker that was killed knew its members; the clients' new streams joined beside them, and nobody had anything before
+/// the old ones' sessions were over.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_go_on_after_a_kill_as_if_nothing_had_been() {
+    let mut scene = Scene::new(4);
+    let seen = Arc::default();
+    watch(&scene, 1, &seen).await;
+    watch(&scene, 2, &seen).await;
+    let shared = |seen: &Seen| {
+        let last = |member: usize| {
+            let mut of = seen.changes.iter().rev().filter(|(number, _)| *number == member);
+            of.next().map(|(_, change)| change.clone())
+        };
+        let has_two = |change: Option<Rebalance>| matches!(change, Some(Rebalance::Assigned(it)) if it.len() == 2);
+        (has_two(last(1)) && has_two(last(2))).then_some(())
+    };
+    wait_for(&seen, shared).await;
+    (0..4).for_each(|partition| scene.write(partition));
+    let before = wait_for(&seen, |it| it.readers(4, 1)).await;
+    let members = scene.members();
+    assert_eq!(members.len(), 2);
+    seen.lock().unwrap().changes.clear();
+
+    for records in [2, 3] {
+        scene.broker.kill();
+        scene.broker.launch();
+        scene.kafka = Connection::open(scene.broker.kafka);
+        (0..4).for_each(|partition| scene.write(partition));
+        assert_eq!(wait_for(&seen, |it| it.readers(4, records)).await, before);
+        assert_eq!(scene.members(), members);
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.changes, [], "nobody had to let go of anything");
+    let all: BTreeSet<_> = seen.records.values().flatten().copied().collect();
+    assert_eq!(all.len(), 4 * 3, "nothing was lost: {all:?}");
+}
+
+#[tokio::test]
+async fn who_comes_back_waits_for_nobody() {
+    let mut scene = Scene::new(4);
+    let mut leader = scene.join(scene.member()).await;
+    leader.assigned().await;
+    let mut other = scene.join(scene.member()).await;
+    let (leads, follows) = tokio::join!(leader.settle(2), other.settle(2));
+    scene.broker.kill();
+    scene.broker.launch();
+    scene.kafka = Connection::open(scene.broker.kafka);
+    // The one comes back before the other, who may never.
+    let mut back = Vec::new();
+    for before in [follows, leads] {
+        let mut member = scene.join(scene.member_again(&before)).await;
+        assert_eq!(member.assigned().await, before);
+        back.push((member, before));
+    }
+    (0..4).for_each(|partition| scene.write(partition));
+    for (mut member, before) in back {
+        let of: Vec<_> = parts(&before).iter().map(|it| it.0).collect();
+        assert_eq!(member.heard(2).await, of);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_followed_by_another_takes_nothing_along() {
+    let mut scene = Scene::new(2);
+    let mut old = scene.join(scene.member()).await;
+    let before = old.assigned().await;
+    // On a connection of its own, as after a break that the broker has not noticed.
+    let mut new = scene.join(scene.member_again(&before)).await;
+    assert_eq!(new.assigned().await, before);
+    check_refusal(&old.refused().await, Code::FailedPrecondition, "FENCED_INSTANCE_ID");
+    drop(old);
+    assert_eq!(scene.members(), [before.member_id.clone()].into());
+    (0..2).for_each(|partition| scene.write(partition));
+    assert_eq!(new.heard(2).await, [0, 1]);
+    assert_eq!(statuses(&new.commit(scene.offsets(&[(0, 1)])).await), [(0, "")]);
+
+    // The newer stream's end is the member's.
+    drop(new);
+    let gone = async {
+        while !scene.members().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it leaves");
+}
+
+#[tokio::test]
+async fn streams_that_follow_one_another_leave_nobody_behind() {
+    let mut scene = Scene::new(2);
+    let mut consumer = scene.join(scene.member()).await;
+    let mut before = consumer.assigned().await;
+    // Each ends just when the next begins: it leaves, or is taken over. Whoever stayed in the group beside the last one
+    // would be waited for.
+    for _ in 0..20 {
+        let (old, new) = (consumer, scene.member_again(&before));
+        let ending = tokio::spawn(async move { drop(old) });
+        consumer = scene.join(new).await;
+        before = consumer.settle(2).await;
+        ending.await.unwrap();
+    }
+    assert_eq!(scene.members(), [before.member_id].into());
+}
+
+#[tokio::test]
+async fn a_member_that_the_group_does_not_know_is_a_new_one() {
+    let mut scene = Scene::new(2);
+    let stranger = |id: &str| GroupMember { member_id: Some(id.to_owned()), ..scene.member() };
+    for id in ["", "grpc-00000000-0000-0000-0000-000000000000"] {
+        let mut new = scene.join(stranger(id)).await;
+        let assigned = new.settle(2).await;
+        assert!(assigned.member_id.len() > "grpc-".len() && assigned.member_id != id);
+    }
+    // Nor is one that has left, or that another group knows.
+    let mut first = scene.join(scene.member()).await;
+    let left = first.settle(2).await;
+    drop(first);
+    let mut again = scene.join(scene.member_again(&left)).await;
+    assert_eq!(again.settle(2).await.partitions.len(), 2);
+    scene.group = fresh("group");
+    let mut elsewhere = scene.join(scene.member_again(&left)).await;
+    assert_ne!(elsewhere.settle(2).await.member_id, left.member_id);
+}
+
+#[tokio::test]
+async fn a_leader_that_comes_back_deals_out_what_has_grown() {
+    let mut scene = Scene::new(2);
+    let mut consumer = scene.join(scene.member()).await;
+    let before = consumer.assigned().await;
+    scene.broker.kill();
+    scene.broker.launch();
+    scene.kafka = Connection::open(scene.broker.kafka);
+    // While it is away, and once it is back.
+    scene.grow(3);
+    let mut again = scene.join(scene.member_again(&before)).await;
+    assert_eq!(again.assigned().await, before);
+    assert_eq!(again.settle(3).await.partitions.len(), 3);
+    scene.grow(5);
+    assert_eq!(again.settle(5).await.partitions.len(), 5);
 }
 
 #[tokio::test]

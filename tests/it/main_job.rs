@@ -150,7 +150,7 @@ impl Service {
             });
             sequences[partition as usize] += 1;
         }
-        let parts: Vec<_> = builders.into_iter().map(|(at, it)| (at, it.build())).collect();
+        let parts: Vec<_> = builders.into_iter().map(|(at, mut it)| (at, it.build())).collect();
         produce_request(-1, &self.job.topics[self.topic], &parts)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use millrace_benches::batch::Batch;
-use millrace_benches::engine::{Pace, Partitions, Plan, Work};
+use millrace_benches::engine::{Door, Pace, Partitions, Plan, Work};
 use millrace_benches::error::LoadError;
 use millrace_benches::raw::{RawPlan, RawReport, SyncCall};
 use millrace_benches::report::{self, mib};
@@ -24,7 +24,7 @@ use millrace_benches::{idle, machine, raw};
 use millrace_model::compression::Codec;
 use serde::Serialize;
 
-/// Loads any broker that speaks the Kafka protocol, with next to no cost of its own
+/// Loads any broker that speaks the Kafka protocol, or Millrace through its gRPC door, with next to no cost of its own
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
 struct Arguments {
@@ -52,6 +52,12 @@ struct Common {
     /// The broker's Kafka address
     #[arg(long, default_value = "127.0.0.1:9092")]
     broker: SocketAddr,
+    /// The broker's gRPC address: load this door instead; the topic is still made through the other
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Use the Rust client instead of bare HTTP/2
+    #[arg(long, requires = "grpc")]
+    client: bool,
     /// An existing topic, which stays; without it one is made and deleted
     #[arg(long)]
     topic: Option<String>,
@@ -273,6 +279,7 @@ impl Common {
         let given = self.topic.clone().unwrap_or_default();
         Plan {
             broker: self.broker,
+            door: self.door(),
             topic: made.map_or(given, |it| it.name.clone()),
             work,
             batch: Batch::encode(self.records.max(1), self.record_bytes, self.codec),
@@ -281,6 +288,14 @@ impl Common {
             warm_up: Duration::from_secs_f64(self.warm_up),
             measure: Duration::from_secs_f64(self.seconds),
             bytes_max: None,
+        }
+    }
+
+    fn door(&self) -> Door {
+        match self.grpc {
+            None => Door::Kafka,
+            Some(address) if self.client => Door::Client(address),
+            Some(address) => Door::Grpc(address),
         }
     }
 

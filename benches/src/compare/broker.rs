@@ -17,6 +17,9 @@ use crate::watch::Watch;
 
 /// How long a broker may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// What Millrace says, in its data's directory, and how much of it is told when a run fails.
+const MILLRACE_LOG: &str = "millrace.log";
+const COMPLAINTS_MAX: usize = 8;
 /// Goal F9 opens its idle connections from one address.
 const MILLRACE_SETTING: &str = "max.connections.per.ip=100000";
 /// Deleted topics leave the disk at once instead of after a minute: it changes nothing that is measured.
@@ -54,6 +57,7 @@ pub struct Broker {
     pub peer: Peer,
     pub address: SocketAddr,
     pub data: PathBuf,
+    grpc: Option<SocketAddr>,
     http: Option<SocketAddr>,
     places: Places,
     process: Process,
@@ -102,7 +106,7 @@ impl Broker {
         let io = LoadError::io("starting millrace");
         fs::create_dir_all(&places.directory).map_err(&io)?;
         let (address, grpc, http) = (free_address()?, free_address()?, free_address()?);
-        let log = fs::File::create(places.directory.join("millrace.log")).map_err(&io)?;
+        let log = fs::File::create(places.directory.join(MILLRACE_LOG)).map_err(&io)?;
         let child = Command::new(&places.millrace)
             .args(["serve", "--data-dir"])
             .arg(&data)
@@ -113,9 +117,9 @@ impl Broker {
             .stderr(log)
             .spawn()
             .map_err(&io)?;
-        let (http, process) = (Some(http), Process::Own(child));
+        let (grpc, http, process) = (Some(grpc), Some(http), Process::Own(child));
         let (peer, places, keep_data) = (Peer::Millrace, places.clone(), false);
-        Ok(Self { peer, address, data, http, places, process, keep_data })
+        Ok(Self { peer, address, data, grpc, http, places, process, keep_data })
     }
 
     fn launch_kafka(places: &Places) -> Result<Self, LoadError> {
@@ -125,8 +129,9 @@ impl Broker {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), places.kafka_port);
         let (peer, data) = (Peer::Kafka, data_directory(places, Peer::Kafka));
         let process = Process::Script { starter };
-        let (http, places, keep_data) = (None, places.clone(), false);
-        Ok(Self { peer, address, data, http, places, process, keep_data })
+        let (grpc, http) = (None, None);
+        let (places, keep_data) = (places.clone(), false);
+        Ok(Self { peer, address, data, grpc, http, places, process, keep_data })
     }
 
     /// # Errors
@@ -161,6 +166,24 @@ impl Broker {
             }
             Process::Gone => None,
         }
+    }
+
+    /// The last of what it said that is more than information.
+    pub fn complaints(&self) -> Vec<String> {
+        let said = fs::read_to_string(self.places.directory.join(MILLRACE_LOG)).unwrap_or_default();
+        let is_grave = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+        let mut grave: Vec<_> =
+            said.lines().rev().filter(is_grave).take(COMPLAINTS_MAX).map(str::to_owned).collect();
+        grave.reverse();
+        grave
+    }
+
+    /// The address of its gRPC door.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn grpc(&self) -> Result<SocketAddr, LoadError> {
+        self.grpc.ok_or_else(|| LoadError::Misuse(format!("{} has no gRPC door", self.peer.name())))
     }
 
     pub fn watch(&self) -> Watch {

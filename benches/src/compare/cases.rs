@@ -7,7 +7,7 @@ use millrace_model::compression::Codec;
 
 use crate::batch::Batch;
 use crate::compare::broker::{Broker, Peer};
-use crate::engine::{Pace, Partitions, Plan, Work};
+use crate::engine::{Door, Pace, Partitions, Plan, Work};
 use crate::error::LoadError;
 use crate::histogram::Latency;
 use crate::raw::{self, RawPlan, SyncCall};
@@ -24,6 +24,8 @@ const TOUCHED_BYTES: u64 = 2 * RUN_BYTES_MAX;
 const FETCH_FILL_BYTES: u64 = 1_000_000_000;
 const FETCH_BYTES: u32 = 1 << 20;
 const IN_FLIGHT: usize = 5;
+/// Batches of records that wait in the client: twice what goes over the wire, so that batches fill.
+const CLIENT_IN_FLIGHT: usize = 2 * IN_FLIGHT;
 /// A deleted topic's data is gone after this, or is waited for no longer.
 const DELETION_MAX: Duration = Duration::from_secs(30);
 const LEFT_BYTES_MAX: u64 = 256 << 20;
@@ -41,7 +43,7 @@ pub struct Case {
 }
 
 /// What the generator does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
     pub records: u32,
     pub record_bytes: usize,
@@ -54,13 +56,23 @@ impl Load {
     fn writes_much(&self) -> bool {
         self.kind == Kind::Closed && self.records > 1
     }
+
+    fn reads(&self) -> bool {
+        matches!(self.kind, Kind::Fetch | Kind::FetchCopied)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Closed,
-    Open { per_second: u32 },
+    Open {
+        per_second: u32,
+    },
+    /// One request at a time.
+    Turns,
     Fetch,
+    /// The generator takes what it reads into memory, as a client does.
+    FetchCopied,
 }
 
 /// Who does it, and how.
@@ -76,12 +88,19 @@ pub enum Subject {
         peer: Peer,
         config: Option<(&'static str, &'static str)>,
         spread: Spread,
+        through: Through,
     },
     /// The disk alone.
-    Disk {
-        files: usize,
-        bytes: usize,
-    },
+    Disk { files: usize, bytes: usize },
+}
+
+/// Which door of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    Kafka,
+    Grpc,
+    /// The Rust client in front of the gRPC door.
+    Client,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +116,12 @@ const fn on(
     config: Option<(&'static str, &'static str)>,
     spread: Spread,
 ) -> Variant {
-    Variant { name, subject: Subject::Broker { peer, config, spread } }
+    Variant { name, subject: Subject::Broker { peer, config, spread, through: Through::Kafka } }
+}
+
+const fn door(name: &'static str, through: Through) -> Variant {
+    let (peer, spread) = (Peer::Millrace, Spread::OnePerConnection);
+    Variant { name, subject: Subject::Broker { peer, config: None, spread, through } }
 }
 
 const DURABLE: Variant = on("millrace durable", Peer::Millrace, None, Spread::OnePerConnection);
@@ -110,6 +134,9 @@ const RELAXED: Variant = on(
 const KAFKA: Variant = on("kafka", Peer::Kafka, None, Spread::OnePerConnection);
 const KAFKA_SYNCED: Variant =
     on("kafka synced", Peer::Kafka, Some(("flush.messages", "1")), Spread::OnePerConnection);
+const KAFKA_DOOR: Variant = door("millrace Kafka door", Through::Kafka);
+const GRPC_DOOR: Variant = door("millrace gRPC door", Through::Grpc);
+const CLIENT: Variant = door("millrace Rust client", Through::Client);
 const MILLRACE: Variant = on("millrace", Peer::Millrace, None, Spread::OnePerConnection);
 
 const fn disk(files: usize, bytes: usize) -> Variant {
@@ -184,6 +211,48 @@ pub const CASES: &[Case] = &[
         variants: &[MILLRACE, KAFKA],
     },
     Case {
+        name: "doors-64k",
+        goals: &["F6"],
+        what: "1,000 B x 64 a batch, 6 connections, durable",
+        load: produce(64, 1_000, 6),
+        variants: &[KAFKA_DOOR, GRPC_DOOR, CLIENT],
+    },
+    Case {
+        name: "doors-1m",
+        goals: &["F6"],
+        what: "1,000 B x 1,000 a batch, 6 connections, durable",
+        load: produce(1_000, 1_000, 6),
+        variants: &[KAFKA_DOOR, GRPC_DOOR],
+    },
+    Case {
+        name: "doors-one-6",
+        goals: &["F6"],
+        what: "one 1,000 B record a request, 6 connections, durable",
+        load: produce(1, 1_000, 6),
+        variants: &[KAFKA_DOOR, GRPC_DOOR],
+    },
+    Case {
+        name: "doors-one-32",
+        goals: &["F6"],
+        what: "one 1,000 B record a request, 32 connections, durable",
+        load: produce(1, 1_000, 32),
+        variants: &[KAFKA_DOOR, GRPC_DOOR],
+    },
+    Case {
+        name: "doors-turn",
+        goals: &["F6"],
+        what: "one 1,000 B record after the other, 1 connection, durable",
+        load: Load { kind: Kind::Turns, ..produce(1, 1_000, 1) },
+        variants: &[KAFKA_DOOR, GRPC_DOOR, CLIENT],
+    },
+    Case {
+        name: "doors-fetch",
+        goals: &["F6"],
+        what: "fetch from the page cache into memory, 1,000 B x 64 a batch, 1 MiB a fetch, 6 connections",
+        load: Load { records: 64, record_bytes: 1_000, connections: 6, kind: Kind::FetchCopied },
+        variants: &[KAFKA_DOOR, GRPC_DOOR, CLIENT],
+    },
+    Case {
         name: "random",
         goals: &["F7"],
         what: "1,000 B x 64 a batch, 6 connections, all over one set of partitions",
@@ -251,6 +320,8 @@ impl Stage<'_> {
                     }
                     Some(Err(error)) => {
                         tell(&format!("{label}: failed: {error}"));
+                        let complaints = self.brokers.iter().flat_map(Broker::complaints);
+                        complaints.for_each(|line| tell(&line));
                         results.failures.push(format!("{label}: {error}"));
                     }
                 }
@@ -266,9 +337,9 @@ impl Stage<'_> {
                 machine::touch_memory(TOUCHED_BYTES);
                 Some(self.run_disk(files, bytes))
             }
-            Subject::Broker { peer, config, spread } => {
+            Subject::Broker { peer, config, spread, through } => {
                 let broker = self.brokers.iter().find(|it| it.peer == peer)?;
-                Some(self.run_broker(broker, &case.load, config, spread))
+                Some(self.run_broker(broker, &case.load, config, spread, through))
             }
         }
     }
@@ -309,7 +380,7 @@ impl Stage<'_> {
             }
             let effort = Effort { measure: slice.min(Duration::from_secs(10)), ..self.effort };
             let stage = Stage { effort, ..*self };
-            stage.run_broker(broker, load, None, Spread::OnePerConnection)?;
+            stage.run_broker(broker, load, None, Spread::OnePerConnection, Through::Kafka)?;
         }
         Ok(())
     }
@@ -320,6 +391,7 @@ impl Stage<'_> {
         load: &Load,
         config: Option<(&str, &str)>,
         spread: Spread,
+        through: Through,
     ) -> Result<Report, LoadError> {
         let configs: Vec<_> =
             config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -328,8 +400,8 @@ impl Stage<'_> {
             Spread::All(count) | Spread::Random(count) => count,
         };
         let mut topic = RunTopic::create(broker.address, partitions, &configs)?;
-        let plan = self.plan(broker, &topic, load, spread, partitions);
-        if load.kind == Kind::Fetch {
+        let plan = self.plan(broker, &topic, load, spread, partitions, through)?;
+        if load.reads() {
             topic.fill(broker.address, partitions, &plan.batch, FETCH_FILL_BYTES)?;
             machine::settle();
         }
@@ -353,27 +425,33 @@ impl Stage<'_> {
         load: &Load,
         spread: Spread,
         partitions: u32,
-    ) -> Plan {
+        through: Through,
+    ) -> Result<Plan, LoadError> {
         let to = match spread {
             Spread::Random(count) => Partitions::Random(count),
             _ => Partitions::PerConnection(partitions),
         };
-        let (work, pace, bytes_max) = match load.kind {
-            Kind::Fetch => {
-                let work = Work::Fetch { partitions, fetch_bytes: FETCH_BYTES, copy: false };
-                (work, Pace::Closed { in_flight: 1 }, None)
+        let pace = match load.kind {
+            Kind::Closed if through == Through::Client => {
+                Pace::Closed { in_flight: CLIENT_IN_FLIGHT }
             }
-            Kind::Closed => {
-                let pace = Pace::Closed { in_flight: IN_FLIGHT };
-                (Work::Produce { acks: -1, partitions: to }, pace, Some(RUN_BYTES_MAX))
-            }
-            Kind::Open { per_second } => {
-                let pace = Pace::Open { per_second: f64::from(per_second) };
-                (Work::Produce { acks: -1, partitions: to }, pace, None)
-            }
+            Kind::Closed => Pace::Closed { in_flight: IN_FLIGHT },
+            Kind::Open { per_second } => Pace::Open { per_second: f64::from(per_second) },
+            Kind::Turns | Kind::Fetch | Kind::FetchCopied => Pace::Closed { in_flight: 1 },
         };
-        Plan {
+        let (work, bytes_max) = if load.reads() {
+            let copy = load.kind == Kind::FetchCopied;
+            (Work::Fetch { partitions, fetch_bytes: FETCH_BYTES, copy }, None)
+        } else {
+            (Work::Produce { acks: -1, partitions: to }, Some(RUN_BYTES_MAX))
+        };
+        Ok(Plan {
             broker: broker.address,
+            door: match through {
+                Through::Kafka => Door::Kafka,
+                Through::Grpc => Door::Grpc(broker.grpc()?),
+                Through::Client => Door::Client(broker.grpc()?),
+            },
             topic: topic.name.clone(),
             work,
             batch: Batch::encode(load.records, load.record_bytes, Codec::None),
@@ -382,7 +460,7 @@ impl Stage<'_> {
             warm_up: self.effort.warm_up,
             measure: self.effort.measure,
             bytes_max,
-        }
+        })
     }
 }
 

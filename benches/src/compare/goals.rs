@@ -75,6 +75,10 @@ pub fn rows(results: &Results) -> Vec<Row> {
         row(results, goal, (case, ours), (case, theirs), figure, against, wanted)
     };
     let (durable, relaxed) = ("millrace durable", "millrace relaxed");
+    let (kafka_door, door, client) =
+        ("millrace Kafka door", "millrace gRPC door", "millrace Rust client");
+    const KAFKA_DOOR: &str = "our Kafka door";
+    const DOOR: &str = "our gRPC door";
     vec![
         same("F1", "64k", MB, durable, "kafka", KAFKA, RatioAtLeast(1.2)),
         same("F1", "64k", MB, durable, "disk", DISK, RatioAtLeast(0.8)),
@@ -98,6 +102,15 @@ pub fn rows(results: &Results) -> Vec<Row> {
         same("F4", "open", P99, durable, "kafka synced", SYNCED, Nothing),
         same("F5", "fetch-6", MB, "millrace", "kafka", "Kafka", RatioAtLeast(1.0)),
         same("F5", "fetch-1", MB, "millrace", "kafka", "Kafka", RatioAtLeast(1.0)),
+        same("F6", "doors-64k", MB, door, kafka_door, KAFKA_DOOR, RatioAtLeast(0.8)),
+        same("F6", "doors-1m", MB, door, kafka_door, KAFKA_DOOR, RatioAtLeast(0.8)),
+        same("F6", "doors-one-6", REQUESTS, door, kafka_door, KAFKA_DOOR, RatioAtLeast(0.8)),
+        same("F6", "doors-one-32", REQUESTS, door, kafka_door, KAFKA_DOOR, RatioAtLeast(0.8)),
+        same("F6", "doors-fetch", MB, door, kafka_door, KAFKA_DOOR, RatioAtLeast(0.8)),
+        same("F6", "doors-turn", P50, door, kafka_door, KAFKA_DOOR, Nothing),
+        same("F6", "doors-64k", MB, client, door, DOOR, Nothing),
+        same("F6", "doors-fetch", MB, client, door, DOOR, Nothing),
+        same("F6", "doors-turn", P50, client, door, DOOR, Nothing),
         same(
             "F7",
             "random",

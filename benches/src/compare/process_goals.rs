@@ -10,7 +10,7 @@ use crate::admin::Admin;
 use crate::batch::{Batch, Noise};
 use crate::compare::broker::{Broker, Peer, Places, data_directory, remove};
 use crate::compare::cases::median_of;
-use crate::engine::{self, Pace, Partitions, Plan, Work};
+use crate::engine::{self, Door, Pace, Partitions, Plan, Work};
 use crate::error::LoadError;
 use crate::{clock, idle, machine, watch};
 
@@ -158,6 +158,7 @@ fn start_big(places: &Places, peer: Peer, log_bytes: u64) -> Result<f64, LoadErr
     admin.create_topic(FIRST, 1, &[])?;
     let plan = Plan {
         broker: broker.address,
+        door: Door::Kafka,
         topic: "big".into(),
         work: Work::Produce { acks: -1, partitions: Partitions::PerConnection(6) },
         batch: Batch::encode(1_000, 1_000, Codec::None),

@@ -5,10 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use millrace_model::compression::Codec;
 
 use super::*;
+use crate::batch::Batch;
 use crate::protocol::Frame;
+use crate::topic::RunTopic;
 
 /// Answers every request by `answer`, which gets its correlation id and what follows it.
 fn broker(answer: fn(i32, &[u8]) -> Vec<u8>) -> (SocketAddr, Arc<AtomicU64>) {
@@ -67,6 +70,7 @@ const BATCH_BYTES: usize = 100_000;
 fn plan(broker: SocketAddr, pace: Pace) -> Plan {
     Plan {
         broker,
+        door: Door::Kafka,
         topic: "t".into(),
         work: Work::Produce { acks: -1, partitions: Partitions::Random(3) },
         batch: Batch::encode(2, 100, Codec::None),
@@ -147,4 +151,67 @@ fn a_connection_that_closes_ends_the_run() {
         }
     });
     assert!(run(&closing, &mut |_| ()).is_err());
+}
+
+/// The other doors do the same work, on a broker of our own.
+fn through(doors: fn(&millrace::testing::TestBroker) -> Door) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let started = runtime.block_on(millrace::testing::TestBroker::start()).unwrap();
+    let mut topic = RunTopic::create(started.kafka(), 3, &[]).unwrap();
+    let base =
+        Plan { door: doors(&started), topic: topic.name.clone(), ..plan(started.kafka(), CLOSED) };
+    let mut marks = Vec::new();
+    let partitions = Partitions::PerConnection(3);
+    let write = Plan { work: Work::Produce { acks: -1, partitions }, ..base.clone() };
+    let tally = run(&write, &mut |mark| marks.push(mark)).unwrap();
+    assert_eq!((marks.as_slice(), tally.errors), (&[Mark::Begin, Mark::End][..], 0));
+    // As many as asked for, up to what is in flight at the window's ends.
+    let counted = tally.payload_bytes;
+    assert!((90_000..110_000).contains(&counted), "{counted}");
+    assert_eq!(tally.payload_bytes, tally.records * 100);
+
+    topic.fill(started.kafka(), 3, &base.batch, 30_000).unwrap();
+    let work = Work::Fetch { partitions: 3, fetch_bytes: 1 << 20, copy: true };
+    // More than there is: each partition is read again and again.
+    let read = Plan { work, bytes_max: Some(2_000_000), ..base };
+    let tally = run(&read, &mut |_| ()).unwrap();
+    let counted = tally.payload_bytes;
+    assert!((1_900_000..2_100_000).contains(&counted), "{counted}");
+    assert_eq!(tally.payload_bytes, tally.records * 100);
+    topic.delete().unwrap();
+    runtime.block_on(started.stop());
+}
+
+const CLOSED: Pace = Pace::Closed { in_flight: 4 };
+
+fn grpc_address(broker: &millrace::testing::TestBroker) -> SocketAddr {
+    broker.grpc_url().trim_start_matches("http://").parse().unwrap()
+}
+
+#[test]
+fn the_grpc_door_is_driven() {
+    through(|broker| Door::Grpc(grpc_address(broker)));
+}
+
+#[test]
+fn the_rust_client_is_driven() {
+    through(|broker| Door::Client(grpc_address(broker)));
+}
+
+#[test]
+fn an_open_loop_through_the_grpc_door_sends_what_is_due() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let started = runtime.block_on(millrace::testing::TestBroker::start()).unwrap();
+    let topic = RunTopic::create(started.kafka(), 3, &[]).unwrap();
+    let open = Plan {
+        door: Door::Grpc(grpc_address(&started)),
+        topic: topic.name.clone(),
+        measure: Duration::from_millis(400),
+        bytes_max: None,
+        ..plan(started.kafka(), Pace::Open { per_second: 500.0 })
+    };
+    let tally = run(&open, &mut |_| ()).unwrap();
+    assert_eq!((tally.requests, tally.errors, tally.seconds), (200, 0, 0.4));
+    topic.delete().unwrap();
+    runtime.block_on(started.stop());
 }

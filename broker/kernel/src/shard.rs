@@ -378,14 +378,14 @@ impl<D: Disk, T> Shard<D, T> {
         let mut bytes = 0;
         for record in records {
             if !builder.is_empty() && builder.size_bytes() + record.size_estimate() > BATCH_BYTES {
-                bytes += self.stage(&builder);
+                bytes += self.stage(&mut builder);
                 builder = BatchBuilder::new(Codec::None);
             }
             let (key, value) = (record.encode_key(), record.encode_value());
             let (key, value) = (Some(key.as_slice()), value.as_deref());
             builder.push(NewRecord { timestamp, key, value, headers: &[] });
         }
-        bytes += self.stage(&builder);
+        bytes += self.stage(&mut builder);
         self.partition.append(env, &mut self.appends, &mut self.outputs);
         self.absorb(out);
         match self.refused.take() {
@@ -397,7 +397,7 @@ impl<D: Disk, T> Shard<D, T> {
         }
     }
 
-    fn stage(&mut self, builder: &BatchBuilder) -> u64 {
+    fn stage(&mut self, builder: &mut BatchBuilder) -> u64 {
         let bytes = builder.build();
         let header = BatchHeader::parse(&bytes).expect("a built batch has a header");
         // The outcome of the write is wanted now; the shard itself waits for durability.

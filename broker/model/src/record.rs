@@ -353,8 +353,8 @@ pub struct NewRecord<'a> {
 pub struct BatchBuilder {
     codec: Codec,
     producer: Option<(ProducerId, ProducerEpoch, i32)>,
-    body: BytesMut,
-    scratch: BytesMut,
+    /// Room for the header, then the records: an uncompressed batch is built where it stays.
+    batch: BytesMut,
     count: i32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -371,12 +371,18 @@ impl BatchBuilder {
         Self {
             codec,
             producer: None,
-            body: BytesMut::new(),
-            scratch: BytesMut::new(),
+            batch: BytesMut::new(),
             count: 0,
             base_timestamp: 0,
             max_timestamp: i64::MIN,
         }
+    }
+
+    /// Room for so many bytes, header included, before the first copy.
+    #[must_use]
+    pub fn with_capacity(mut self, bytes: usize) -> Self {
+        self.batch.reserve(bytes);
+        self
     }
 
     /// Makes the batch idempotent: its first record has this sequence number.
@@ -396,52 +402,63 @@ impl BatchBuilder {
 
     /// Bytes of the batch before compression.
     pub fn size_bytes(&self) -> usize {
-        HEADER_BYTES + self.body.len()
+        self.batch.len().max(HEADER_BYTES)
     }
 
     /// Adds a record behind the others.
     pub fn push(&mut self, record: NewRecord<'_>) -> &mut Self {
         if self.count == 0 {
             self.base_timestamp = record.timestamp;
+            self.batch.put_bytes(0, HEADER_BYTES);
         }
         self.max_timestamp = self.max_timestamp.max(record.timestamp);
-        let out = &mut self.scratch;
-        out.clear();
+        let timestamp_delta = record.timestamp.wrapping_sub(self.base_timestamp);
+        let offset_delta = i64::from(self.count);
+        let header_count = record.headers.len() as i64;
+        let headers: usize =
+            record.headers.iter().map(|(key, value)| field(Some(key)) + field(*value)).sum();
+        let size = 1 // attributes
+            + varlong(timestamp_delta)
+            + varlong(offset_delta)
+            + field(record.key)
+            + field(record.value)
+            + varlong(header_count)
+            + headers;
+        let out = &mut self.batch;
+        out.reserve(VARLONG_BYTES_MAX + size);
+        put_varlong(out, size as i64);
         out.put_u8(0);
-        put_varlong(out, record.timestamp.wrapping_sub(self.base_timestamp));
-        put_varlong(out, i64::from(self.count));
+        put_varlong(out, timestamp_delta);
+        put_varlong(out, offset_delta);
         put_bytes(out, record.key);
         put_bytes(out, record.value);
-        put_varlong(out, record.headers.len() as i64);
+        put_varlong(out, header_count);
         for (key, value) in record.headers {
             put_bytes(out, Some(key));
             put_bytes(out, *value);
         }
-        put_varlong(&mut self.body, self.scratch.len() as i64);
-        self.body.put_slice(&self.scratch);
         self.count += 1;
         self
     }
 
-    /// The batch.
+    /// The batch; there is nothing left in the builder.
     ///
     /// # Panics
     /// When no record was pushed: a batch without records is not legal from a client.
-    pub fn build(&self) -> Bytes {
+    pub fn build(&mut self) -> Bytes {
         assert!(self.count > 0, "a batch has at least one record");
-        let packed;
-        let body: &[u8] = match self.codec {
-            Codec::None => &self.body,
-            codec => {
-                packed = compression::compress(codec, &self.body);
-                &packed
-            }
-        };
+        let mut batch = std::mem::take(&mut self.batch);
+        if self.codec != Codec::None {
+            let packed = compression::compress(self.codec, &batch[HEADER_BYTES..]);
+            batch = BytesMut::with_capacity(HEADER_BYTES + packed.len());
+            batch.put_bytes(0, HEADER_BYTES);
+            batch.put_slice(&packed);
+        }
         let (id, epoch, sequence) =
             self.producer.unwrap_or((ProducerId::NONE, ProducerEpoch(-1), -1));
         let header = BatchHeader {
             base_offset: Offset::ZERO,
-            size_bytes: (HEADER_BYTES + body.len()) as u32,
+            size_bytes: batch.len() as u32,
             leader_epoch: LeaderEpoch::NONE,
             crc: 0,
             attributes: Attributes(self.codec.number().into()),
@@ -453,12 +470,24 @@ impl BatchBuilder {
             base_sequence: sequence,
             record_count: self.count,
         };
-        assemble(&header, body)
+        self.count = 0;
+        put_header(&header, &mut batch);
+        batch.freeze()
     }
 }
 
+/// Header and records as one batch.
 fn assemble(header: &BatchHeader, body: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(HEADER_BYTES + body.len());
+    let mut batch = BytesMut::with_capacity(HEADER_BYTES + body.len());
+    batch.put_bytes(0, HEADER_BYTES);
+    batch.put_slice(body);
+    put_header(header, &mut batch);
+    batch.freeze()
+}
+
+/// Writes the header into the room in front of the records, with the CRC of all.
+fn put_header(header: &BatchHeader, batch: &mut [u8]) {
+    let mut out = &mut batch[..HEADER_BYTES];
     out.put_i64(header.base_offset.0);
     out.put_u32(header.size_bytes - LENGTH_OVERHEAD as u32);
     out.put_i32(header.leader_epoch.0);
@@ -472,14 +501,30 @@ fn assemble(header: &BatchHeader, body: &[u8]) -> Bytes {
     out.put_i16(header.producer_epoch.0);
     out.put_i32(header.base_sequence);
     out.put_i32(header.record_count);
-    out.put_slice(body);
-    let crc = crc32c(&out[CRC_START..]);
-    out[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
-    out.freeze()
+    let crc = crc32c(&batch[CRC_START..]);
+    batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// No varlong is longer.
+const VARLONG_BYTES_MAX: usize = 10;
+
+/// How long a varlong is.
+fn varlong(value: i64) -> usize {
+    let rest = zigzag(value);
+    (u64::BITS - (rest | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// How long a key or a value is, with its length.
+fn field(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(varlong(-1), |bytes| varlong(bytes.len() as i64) + bytes.len())
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
 }
 
 fn put_varlong(out: &mut BytesMut, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    let mut rest = zigzag(value);
     while rest >= 0x80 {
         out.put_u8(rest as u8 | 0x80);
         rest >>= 7;

@@ -1,11 +1,12 @@
 //! `ConsumeService`: records as they arrive, alone or as a member of a consumer group; and commits.
 //!
 //! The service only starts things. [`stream`] is the task of one stream: it reads ([`read`]) from where its client stands
-//! ([`cursors`]) whenever the client can take an answer. [`member`] holds the client's place in its group, and
-//! [`commit`] translates commits, in a stream or beside it.
+//! ([`cursors`]) whenever the client can take an answer. [`member`] holds the client's place in its group, [`holders`]
+//! knows which stream is which member's, and [`commit`] translates commits, in a stream or beside it.
 
 mod commit;
 mod cursors;
+mod holders;
 mod member;
 mod read;
 mod stream;
@@ -22,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::grpc::consume::commit::Committer;
+use crate::grpc::consume::holders::Holders;
 use crate::grpc::errors;
 use crate::metrics::GrpcCall;
 use crate::service::Hall;
@@ -31,12 +33,13 @@ use crate::shutdown::Shutdown;
 /// The service.
 pub(super) struct ConsumeDoor {
     hall: Arc<Hall>,
+    holders: Arc<Holders>,
     shutdown: Shutdown,
 }
 
 impl ConsumeDoor {
     pub(super) fn new(hall: Arc<Hall>, shutdown: Shutdown) -> Self {
-        Self { hall, shutdown }
+        Self { hall, holders: Arc::default(), shutdown }
     }
 
     async fn commit_now(&self, request: CommitRequest) -> Result<CommitResponse, Status> {
@@ -65,9 +68,10 @@ impl ConsumeService for ConsumeDoor {
         self.hall.metrics.grpc_request(GrpcCall::Consume);
         // As Kafka shows hosts in group descriptions.
         let host = request.remote_addr().map(|it| format!("/{}", it.ip().to_canonical()));
-        let (hall, shutdown) = (Arc::clone(&self.hall), self.shutdown.clone());
-        let requests = request.into_inner();
-        Ok(Response::new(stream::serve(hall, requests, host.unwrap_or_default(), shutdown)))
+        let (hall, holders) = (Arc::clone(&self.hall), Arc::clone(&self.holders));
+        let (requests, host) = (request.into_inner(), host.unwrap_or_default());
+        let answers = stream::serve(hall, holders, requests, host, self.shutdown.clone());
+        Ok(Response::new(answers))
     }
 
     async fn commit(

@@ -21,6 +21,7 @@ use millrace_proto::v1::{
     InitProducerRequest, InitProducerResponse, ProduceRequest, ProduceResponse,
     ProduceStreamResponse, Record, Sequence,
 };
+use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -62,27 +63,50 @@ struct Prepared {
 }
 
 impl Desk {
+    /// As [`Self::prepare`], unless it would have to wait: then the request comes back.
+    fn prepare_now(
+        &self,
+        request: ProduceRequest,
+    ) -> Result<Result<Prepared, BrokerError>, Box<ProduceRequest>> {
+        let Some(payload) = &request.payload else { return Ok(Err(no_payload())) };
+        let Some(topic) = self.hall.registry.topic(&request.topic) else {
+            return Err(Box::new(request));
+        };
+        match self.hall.try_reserve_bytes(size(payload)) {
+            Some(held) => Ok(self.address(&topic, request, held)),
+            None => Err(Box::new(request)),
+        }
+    }
+
     /// Finds out where a request's records go, builds their batch, and waits for room in the node's budget.
     async fn prepare(&self, request: ProduceRequest) -> Result<Prepared, BrokerError> {
-        let ProduceRequest { topic, partition, sequence, payload, .. } = request;
-        let payload = payload.ok_or_else(|| invalid("payload", "it is missing"))?;
-        let topic = self.topic(&topic).await?;
-        let (partition, batch) = match payload {
+        let bytes = size(request.payload.as_ref().ok_or_else(no_payload)?);
+        let topic = self.topic(&request.topic).await?;
+        let held = self.hall.reserve_bytes(bytes).await;
+        self.address(&topic, request, held)
+    }
+
+    fn address(
+        &self,
+        topic: &Topic,
+        request: ProduceRequest,
+        held: HeldBytes,
+    ) -> Result<Prepared, BrokerError> {
+        let ProduceRequest { topic: name, partition, sequence, payload, .. } = request;
+        let (partition, batch) = match payload.ok_or_else(no_payload)? {
             Payload::Batch(_) if sequence.is_some() => {
                 return Err(invalid("sequence", "a batch carries its own"));
             }
             Payload::Batch(batch) => {
                 (partition.ok_or_else(|| invalid("partition", "a batch needs it"))?, batch)
             }
-            Payload::Record(record) => self.place(&topic, partition, sequence, &[record])?,
-            Payload::Records(it) => self.place(&topic, partition, sequence, &it.records)?,
+            Payload::Record(record) => self.build(topic, partition, sequence, &[record])?,
+            Payload::Records(it) => self.build(topic, partition, sequence, &it.records)?,
         };
-        let held = self.hall.reserve_bytes(batch.len()).await;
-        let topic = Bytes::copy_from_slice(topic.name().as_str().as_bytes());
         let request = produce::Request {
             acks: Ok(Acks::All),
             timeout_ms: TIMEOUT_MS,
-            parts: vec![Part { topic, partition, records: Some(batch) }],
+            parts: vec![Part { topic: Bytes::from(name), partition, records: Some(batch) }],
             zstd_allowed: true,
         };
         Ok(Prepared { request, partition, held })
@@ -105,7 +129,7 @@ impl Desk {
     }
 
     /// Some records as one batch, and its partition.
-    fn place(
+    fn build(
         &self,
         topic: &Topic,
         partition: Option<i32>,
@@ -137,6 +161,19 @@ impl Desk {
         drop(held);
         Ok(written(partition, &result.expect("one part has one result")?))
     }
+}
+
+/// What a request takes of the node's budget.
+fn size(payload: &Payload) -> usize {
+    match payload {
+        Payload::Batch(batch) => batch.len(),
+        Payload::Record(record) => record.encoded_len(),
+        Payload::Records(records) => records.encoded_len(),
+    }
+}
+
+fn no_payload() -> BrokerError {
+    invalid("payload", "it is missing")
 }
 
 fn sequenced(builder: BatchBuilder, sequence: Sequence) -> Result<BatchBuilder, BrokerError> {

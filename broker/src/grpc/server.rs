@@ -38,6 +38,8 @@ const CALLS_MAX: usize = 32;
 /// Unread bytes of one call, and of all calls of a connection.
 const CALL_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What a client may send as one frame: large ones cost fewer system calls, here and there.
+const FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// A silent connection is asked for a sign of life this often, and closed without one.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(20);
@@ -61,6 +63,7 @@ pub(crate) async fn run(listener: TcpListener, hall: Arc<Hall>, shutdown: Shutdo
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .concurrency_limit_per_connection(CALLS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .initial_stream_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -133,8 +133,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long the group waits for a member whose connection is gone. Default: 45 s. Shorter hands its partitions on
-    /// sooner; longer rides out more without a rebalance.
+    /// How long the group waits for this member to come back once the broker has died, or, with an
+    /// [`Self::instance_id`], once its own connection is gone. Default: 45 s. Shorter hands its partitions on sooner;
+    /// longer rides out more without a rebalance. A member that does come back keeps its partitions.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
         self.settings.session_timeout = timeout;
         self

@@ -37,6 +37,7 @@ impl Consumer {
             broken_since: None,
             is_resuming: true,
             is_assigned: false,
+            member_id: None,
             partitions: BTreeMap::new(),
             answers: VecDeque::new(),
             open: None,
@@ -300,6 +301,7 @@ impl Consumer {
             session_timeout_ms: ms(self.settings.session_timeout),
             rebalance_timeout_ms: ms(self.settings.rebalance_timeout),
             client_id: self.client.client_id().to_owned(),
+            member_id: self.member_id.clone(),
         }
     }
 
@@ -316,6 +318,7 @@ impl Consumer {
         }
         self.drop_revoked();
         if has_been_forgotten {
+            self.member_id = None;
             self.lose(self.assignment());
         }
         self.drop_commits(&error);
@@ -383,6 +386,7 @@ impl Consumer {
         let is_resuming = std::mem::take(&mut self.is_resuming);
         (self.broken_since, self.is_assigned) = (None, true);
         self.backoff.reset();
+        self.member_id = Some(assignment.member_id).filter(|id| !id.is_empty());
         let key = |it: &v1::StartedAt| TopicPartition::new(it.topic.clone(), it.partition);
         let assigned: BTreeSet<_> = assignment.partitions.iter().map(key).collect();
         let before: BTreeSet<_> = self.assignment().into_iter().collect();

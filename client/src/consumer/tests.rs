@@ -248,6 +248,36 @@ async fn a_member_that_was_forgotten_joins_again_from_what_is_committed() {
 }
 
 #[tokio::test]
+async fn a_member_comes_back_as_who_it_was_until_it_is_forgotten() {
+    let (fake, client) = started(&[100]).await;
+    let mut consumer = member(&client).build().await.unwrap();
+    take(&mut consumer, 0..10).await;
+    let members = async |consumer: &mut Consumer, expected: &[&str]| {
+        let of = |journal: Vec<String>| -> Vec<String> {
+            journal.iter().filter_map(|it| it.strip_prefix("member ").map(str::to_owned)).collect()
+        };
+        tokio::select! {
+            record = consumer.next() => panic!("there is no more: {record:?}"),
+            () = fake.until("it is back", |it| of(it.journal()).len() == expected.len()) => {}
+        }
+        assert_eq!(of(fake.journal()), expected);
+    };
+    take(&mut consumer, 10..100).await;
+    fake.cut();
+    members(&mut consumer, &["m1", "m1"]).await;
+    // Broken again before it could be told anything.
+    fake.cut();
+    members(&mut consumer, &["m1", "m1", "m1"]).await;
+    consumer.commit().await.unwrap();
+    fake.end_consumers(Code::FailedPrecondition, "UNKNOWN_MEMBER_ID");
+    members(&mut consumer, &["m1", "m1", "m1", "m2"]).await;
+    fill(&client, 0, 100..101).await;
+    take(&mut consumer, 100..101).await;
+    fake.cut();
+    members(&mut consumer, &["m1", "m1", "m1", "m2", "m2"]).await;
+}
+
+#[tokio::test]
 async fn patience_ends_what_would_be_tried_for_ever() {
     let (fake, client) = started(&[10]).await;
     let consumer = client.consumer().partitions([("t", 0, StartAt::Earliest)]);

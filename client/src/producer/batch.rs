@@ -68,9 +68,15 @@ enum Content {
 }
 
 impl Batch {
-    pub(super) fn new(codec: Codec, born: Instant, due: Instant, epoch: u64) -> Self {
+    pub(super) fn new(
+        codec: Codec,
+        likely_bytes: usize,
+        born: Instant,
+        due: Instant,
+        epoch: u64,
+    ) -> Self {
         Self {
-            content: Content::Open(BatchBuilder::new(codec)),
+            content: Content::Open(BatchBuilder::new(codec).with_capacity(likely_bytes)),
             count: 0,
             waiting: Vec::new(),
             room: None,

@@ -70,6 +70,8 @@ pub(super) struct Driver {
     client: Client,
     settings: Settings,
     inbox: mpsc::Receiver<Message>,
+    /// What came out of it, until it is applied.
+    taken: Vec<Message>,
     /// Nothing more comes.
     is_closed: bool,
     lanes: Vec<Lane>,
@@ -104,7 +106,8 @@ struct Favourite {
 
 /// What a driver waits for.
 enum Event {
-    Messages(Vec<Message>),
+    /// `taken` has them.
+    Messages,
     Closed,
     Link(LinkEvent),
     Identified(Result<Identity, Error>),
@@ -123,6 +126,7 @@ impl Driver {
             client,
             settings,
             inbox,
+            taken: Vec::with_capacity(MESSAGES_MAX),
             is_closed: false,
             lanes: Vec::new(),
             index: HashMap::new(),
@@ -157,10 +161,9 @@ impl Driver {
 
     async fn event(&mut self) -> Event {
         let alarm = self.alarm();
-        let mut messages = Vec::new();
         tokio::select! {
-            count = self.inbox.recv_many(&mut messages, MESSAGES_MAX), if !self.is_closed => {
-                if count == 0 { Event::Closed } else { Event::Messages(messages) }
+            count = self.inbox.recv_many(&mut self.taken, MESSAGES_MAX), if !self.is_closed => {
+                if count == 0 { Event::Closed } else { Event::Messages }
             }
             event = self.link.event() => Event::Link(event),
             identity = outcome(&mut self.identifying) => Event::Identified(identity),
@@ -179,7 +182,7 @@ impl Driver {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Messages(messages) => messages.into_iter().for_each(|it| self.handle(it)),
+            Event::Messages => self.handle_messages(),
             Event::Closed => self.close(),
             Event::Link(event) => self.handle_link(event),
             Event::Identified(identity) => {
@@ -193,9 +196,16 @@ impl Driver {
 
     // ---- Messages ----
 
-    fn handle(&mut self, message: Message) {
+    fn handle_messages(&mut self) {
+        let now = Instant::now();
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.drain(..).for_each(|message| self.handle(message, now));
+        self.taken = taken;
+    }
+
+    fn handle(&mut self, message: Message, now: Instant) {
         match message {
-            Message::Record { topic, target, outgoing } => self.take(topic, target, outgoing),
+            Message::Record { topic, target, outgoing } => self.take(topic, target, outgoing, now),
             Message::Hurry => self.seal_all(),
             Message::Flush { done } => self.flush(done),
             Message::Close { done } => {
@@ -205,13 +215,12 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, topic: Arc<str>, target: Target, outgoing: Outgoing) {
+    fn take(&mut self, topic: Arc<str>, target: Target, outgoing: Outgoing, now: Instant) {
         let partition = match target {
             Target::Partition(partition) => partition,
             Target::AnyOf(count) => self.favourite(&topic, count, outgoing.bytes),
         };
         let lane = self.lane(topic, partition);
-        let now = Instant::now();
         let due = self.lanes[lane].push(outgoing, now, &self.settings, &mut self.ledger);
         if due > now {
             self.alarms.insert((due, lane));

@@ -50,6 +50,8 @@ pub(super) struct Lane {
     known: Option<Identity>,
     /// Takes records.
     open: Option<Batch>,
+    /// What the last batch was as large as: the next will be about that.
+    usual_bytes: usize,
     /// In order, to be sent. Those in front may have been sent before.
     waiting: VecDeque<Batch>,
     /// In order, as sent.
@@ -83,6 +85,7 @@ impl Lane {
             next_sequence: 0,
             known: None,
             open: None,
+            usual_bytes: 0,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             renew: false,
@@ -105,7 +108,7 @@ impl Lane {
             self.seal();
         }
         let open = self.open.get_or_insert_with(|| {
-            Batch::new(settings.codec, now, now + settings.linger, ledger.begun())
+            Batch::new(settings.codec, self.usual_bytes, now, now + settings.linger, ledger.begun())
         });
         open.push(outgoing);
         if open.size_bytes() >= settings.batch_bytes {
@@ -116,7 +119,9 @@ impl Lane {
 
     /// The open batch takes no more records.
     pub(super) fn seal(&mut self) {
-        self.waiting.extend(self.open.take());
+        let Some(open) = self.open.take() else { return };
+        self.usual_bytes = open.size_bytes();
+        self.waiting.push_back(open);
     }
 
     /// The next batch to go, if one may go now.

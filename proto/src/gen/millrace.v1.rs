@@ -785,6 +785,12 @@ pub struct GroupMember {
     /// What tools show of this member. Empty: "grpc".
     #[prost(string, tag = "8")]
     pub client_id: ::prost::alloc::string::String,
+    /// The member_id that `assigned` told a stream that broke: this stream goes on as that member, at once, and if the
+    /// group has not moved on meanwhile with the same partitions. A stream that still holds the member ends with
+    /// FAILED_PRECONDITION, and takes nothing along. An id that the group does not know, or no longer, makes a new member.
+    /// Means nothing beside an instance_id.
+    #[prost(string, optional, tag = "9")]
+    pub member_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Partitions {
@@ -862,7 +868,7 @@ pub struct FetchedRecords {
 pub struct Assignment {
     #[prost(message, repeated, tag = "1")]
     pub partitions: ::prost::alloc::vec::Vec<StartedAt>,
-    /// Of a group; for Commit calls beside the stream.
+    /// Of a group; for Commit calls beside the stream, and for the stream that follows this one.
     #[prost(string, tag = "2")]
     pub member_id: ::prost::alloc::string::String,
     #[prost(int32, tag = "3")]
@@ -1048,7 +1054,8 @@ pub mod consume_service_client {
         /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
         ///
         /// The broker keeps a member alive as long as its stream. A stream that ends or is cancelled leaves the group at once,
-        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms.
+        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms, for the member to
+        /// come back by its member_id.
         pub async fn consume(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ConsumeRequest>,
@@ -1122,7 +1129,8 @@ pub mod consume_service_server {
         /// makes nothing grow. Only records that are safe are shown (synced, on a durable topic).
         ///
         /// The broker keeps a member alive as long as its stream. A stream that ends or is cancelled leaves the group at once,
-        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms.
+        /// unless the member has an instance_id; that of a broker that dies is held for session_timeout_ms, for the member to
+        /// come back by its member_id.
         async fn consume(
             &self,
             request: tonic::Request<tonic::Streaming<super::ConsumeRequest>>,

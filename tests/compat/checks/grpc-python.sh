@@ -57,6 +57,9 @@ check_grpc_python_consume_group_reset() { # 60
 check_grpc_python_consume_group_protocols() { # 60
   door consume group_protocols
 }
+check_grpc_python_consume_group_again() { # 60
+  door consume group_again
+}
 check_grpc_python_consume_group_static() { # 90
   door consume group_static
 }

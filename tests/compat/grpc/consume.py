@@ -282,6 +282,27 @@ def group_protocols():
     one.end()
 
 
+def group_again():
+    """A member whose stream broke goes on by its id, and the stream before it takes nothing along."""
+    topic, name = make("again", 2), fresh("again")
+    fill(topic, 10)
+    before = member(name, topic)
+    first = before.expect("assigned")
+    after = member(name, topic, member_id=first.member_id)
+    again = after.expect("assigned")
+    same("the same again", (first.member_id, first.generation, places(first.partitions)), (again.member_id, again.generation, places(again.partitions)))
+    with refused("FAILED_PRECONDITION", "FENCED_INSTANCE_ID"):
+        before.drain()
+    after.records(10)
+    fine(commit(after, 1, (topic, 0, 10))[0].status)
+    same("members", [first.member_id], [m.member_id for m in admin("DescribeGroup", group=name).members])
+    after.end()
+    eventually(20, "the group is empty", lambda: admin("DescribeGroup", group=name).group.state == "Empty")
+    stranger = member(name, topic, member_id=first.member_id)
+    assert stranger.expect("assigned").member_id != first.member_id, "the group has forgotten it"
+    stranger.end()
+
+
 def group_static():
     """A member with a lasting name that comes back within its session has its partitions without a rebalance of the others."""
     topic, name = make("static", 4), fresh("static")

@@ -246,6 +246,8 @@ class Member:
 
     def on_assigned(self, answer):
         say("assigned", [(s.topic, s.partition, s.offset) for s in answer.assigned.partitions])
+        # Should this stream break, the next one is of the same member.
+        self.start.group.member_id = answer.assigned.member_id
         self.written = {(s.topic, s.partition): s.offset for s in answer.assigned.partitions}
         self.committed = dict(self.written)
         self.asked = None

@@ -4,8 +4,8 @@ Services publish the events of five repositories (topic = repository, key = path
 its number, time = a beginning and its number) through both doors: kcat, kafka-python, Apache Kafka's producer and franz-go through
 Kafka's, and a Python, a Go and a Rust client through gRPC's, with acks=all and idempotent; two topics have a service at each door,
 which share the keys. Three groups read everything and write what they read to files before they commit: one of clients of Kafka's
-door, one of clients of the gRPC door, one of both. Meanwhile the broker is SIGKILLed three times, and members are killed at random
-and started again. In the end every line must be there once per group, in the file's order per key, with key, headers and time as
+door, one of clients of the gRPC door (Python, Go and Rust), one of both. Meanwhile the broker is SIGKILLed three times, and members are killed, each
+command of E2E_GRPC_MEMBER once and others at random, and started again. In the end every line must be there once per group, in the file's order per key, with key, headers and time as
 they were sent and the SHA-256 sums of the data's README; all groups must have read the same from the same places; kcat and
 ConsumerGroupCommand must agree on every offset; and DumpLogSegments must read every file without a mismatch.
 
@@ -40,6 +40,7 @@ KAFKA_HOME = os.environ["KAFKA_HOME"]
 SPREAD = float(os.environ.get("E2E_SECONDS", "60"))
 LINES = int(os.environ.get("E2E_LINES", "0"))
 GRPC_PRODUCER = os.environ.get("E2E_GRPC_PRODUCER", "")
+GRPC_MEMBER = os.environ.get("E2E_GRPC_MEMBER", "")
 GRPC_IDEMPOTENT = os.environ.get("E2E_GRPC_IDEMPOTENT", "1") == "1"
 SEED = int(os.environ.get("E2E_SEED", time.time_ns() % 1_000_000_000))
 WORK = CACHE / "e2e"
@@ -47,9 +48,11 @@ BROKER_KILLS = 3
 PARTITIONS = 4
 
 JAVA = ["java", "-Xmx256M", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{CACHE}/java:{KAFKA_HOME}/libs/*"]
-# Services of one topic share its keys. "grpc-command" is E2E_GRPC_PRODUCER; "grpc-batches" is grpc-python that unpacks batches itself.
+# Services of one topic share its keys. "grpc-command" is E2E_GRPC_PRODUCER, "grpc-member" is E2E_GRPC_MEMBER; "grpc-batches" is
+# grpc-python that unpacks batches itself.
 SERVICES = {"etcd": ["kcat"], "iggy": ["python", "grpc-python"], "kafka": ["java"], "redpanda": ["go", "grpc-go"], "nats-server": ["grpc-command"]}
-GROUPS = {"kafka": ["python", "go", "java"], "grpc": ["grpc-python", "grpc-go", "grpc-batches"], "mixed": ["kcat", "grpc-go", "java", "grpc-python"]}
+GROUPS = {"kafka": ["python", "go", "java"], "grpc": ["grpc-python", "grpc-go", "grpc-batches", "grpc-member"], "mixed": ["kcat", "grpc-go", "java", "grpc-member"]}
+COMMANDS = {"grpc-command": "E2E_GRPC_PRODUCER", "grpc-member": "E2E_GRPC_MEMBER"}
 # Who plays the part of a client that is not on this machine.
 STANDINS = ["go", "java", "python", "kcat", "grpc-go", "grpc-python"]
 # The time of line 0: an hour ago, within every retention.
@@ -74,8 +77,8 @@ def has(kind):
     marks |= {"grpc-python": ["python", "grpc-python"], "grpc-batches": ["python", "grpc-python"], "grpc-go": ["grpc-go"]}
     if kind.startswith("grpc") and os.environ.get("BROKER") == "apache":
         return False
-    if kind == "grpc-command":
-        return bool(GRPC_PRODUCER)
+    if kind in COMMANDS:
+        return bool(os.environ.get(COMMANDS[kind]))
     return all((CACHE / "have" / m).exists() for m in marks[kind])
 
 
@@ -104,6 +107,7 @@ def consumer(kind, group, path, env):
         "grpc-python": [f"{CACHE}/venv/bin/python", f"{HERE}/grpc/member.py", "consume", "records", group, path, *topics],
         "grpc-batches": [f"{CACHE}/venv/bin/python", f"{HERE}/grpc/member.py", "consume", "batches", group, path, *topics],
         "grpc-go": [f"{CACHE}/grpc-judge", "consume", group, path, *topics],
+        "grpc-member": ["sh", "-c", f'exec {GRPC_MEMBER} "$@"', "sh", *topics],
     }[kind]  # fmt: skip
 
 
@@ -231,9 +235,9 @@ class Member:
         path = WORK / f"member-{self.group}-{self.slot}-{self.kind}-{self.lives}.tsv"
         self.files.append(path)
         with open(path, "ab") as out, open(path.with_suffix(".log"), "wb") as log:
-            self.process = subprocess.Popen(
-                consumer(self.kind, self.group, str(path), self.env), stdin=subprocess.DEVNULL, stdout=out if self.kind == "kcat" else log, stderr=log, env=environment(self.env)
-            )
+            stdout = out if self.kind in ("kcat", "grpc-member") else log
+            env = environment(self.env, GROUP=self.group)
+            self.process = subprocess.Popen(consumer(self.kind, self.group, str(path), self.env), stdin=subprocess.DEVNULL, stdout=stdout, stderr=log, env=env)
 
     def kill(self):
         with self.lock:
@@ -503,7 +507,7 @@ class Run:
         """The client that plays this part here."""
         if has(kind):
             return kind
-        why = "E2E_GRPC_PRODUCER is not set" if kind == "grpc-command" and not GRPC_PRODUCER else "not on this machine"
+        why = f"{COMMANDS[kind]} is not set" if kind in COMMANDS and not os.environ.get(COMMANDS[kind]) else "not on this machine"
         self.skipped(f"e2e {kind} client: {why}, another stands in")
         for other in STANDINS:
             if has(other):
@@ -561,7 +565,8 @@ class Run:
         self.check_tools(env, ends, lines)
 
     def trouble(self, readings, clock):
-        """Kills while the services publish: the broker at three instants, a random member in each eighth of the time but the first."""
+        """Kills while the services publish: the broker at three instants, a member in each eighth of the time but the first."""
+        first = [member for member in self.members if member.kind == "grpc-member"]
         instants = [("broker", SPREAD * (k + self.rng.uniform(0.6, 1.2)) / (BROKER_KILLS + 1)) for k in range(BROKER_KILLS)]
         instants += [("member", SPREAD * (k + self.rng.random()) / 8) for k in range(1, 8)]
         kills = collections.Counter()
@@ -578,7 +583,7 @@ class Run:
                 self.broker.call("start")
                 clock.resume()
             else:
-                member = self.rng.choice(self.members)
+                member = first.pop() if first else self.rng.choice(self.members)
                 say(f"{member.kill()} member {member.files[-1].stem}")
             kills[what] += 1
             if what == "broker":

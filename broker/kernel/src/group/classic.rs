@@ -315,6 +315,9 @@ impl<T> ClassicGroup<T> {
         if let Err(error) = self.check_member(&join.member, join.instance.as_ref()) {
             return scene.refuse_join(token, error, join.member);
         }
+        if self.state == GroupState::Stable && join.resumes && self.knows_metadata(&join) {
+            return self.resume(scene, join, token);
+        }
         let member = &self.members[&join.member];
         let same = member.protocols == join.protocols;
         let is_leader = self.leader.as_ref() == Some(&join.member);
@@ -340,6 +343,32 @@ impl<T> ClassicGroup<T> {
         let id = join.member.clone();
         self.update_member(scene, &id, join, token);
         self.rebalance(scene, reason);
+    }
+
+    /// Does the assignment rest on what the member says? After a restart only the protocol in use is known.
+    fn knows_metadata(&self, join: &Join) -> bool {
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        let said = join.protocols.iter().find(|it| &*it.name == protocol);
+        said.is_some_and(|said| said.metadata == self.members[&join.member].metadata(protocol))
+    }
+
+    /// The generation goes on with a member whose connection was lost.
+    fn resume(&mut self, scene: &mut Scene<'_, T>, join: Join, token: T) {
+        let (id, may_skip) = (join.member.clone(), join.may_skip_assignment);
+        self.update_member(scene, &id, join, token);
+        self.arm_session(scene, &id);
+        if self.protocol != self.select_protocol() {
+            return self.rebalance(scene, "a returning member changes the protocol");
+        }
+        let joined = self.rejoined(&id, self.leader.clone(), may_skip);
+        self.answer_join(scene, &id, joined);
+    }
+
+    fn answer_join(&mut self, scene: &mut Scene<'_, T>, id: &MemberId, joined: Joined) {
+        let member = self.members.get_mut(id).expect("the caller found the member");
+        let waiting = member.joining.take().expect("its request was parked");
+        self.joining_count -= 1;
+        scene.join(waiting, Ok(joined));
     }
 
     fn add_member(&mut self, scene: &mut Scene<'_, T>, id: MemberId, join: Join, token: T) {
@@ -414,11 +443,8 @@ impl<T> ClassicGroup<T> {
                     return self.rebalance(scene, "the group's record grew too large");
                 }
                 scene.effects.records.push(record);
-                let joined = self.rejoined_static(&new, leader_before, may_skip);
-                let member = self.members.get_mut(&new).expect("it was renamed above");
-                let waiting = member.joining.take().expect("its request was parked above");
-                self.joining_count -= 1;
-                scene.join(waiting, Ok(joined));
+                let joined = self.rejoined(&new, leader_before, may_skip);
+                self.answer_join(scene, &new, joined);
             }
             // The leader may have been told of the old id: its assignment would miss the new one.
             GroupState::CompletingRebalance => {
@@ -433,7 +459,7 @@ impl<T> ClassicGroup<T> {
 
     /// The generation goes on. Clients that cannot skip the assignment must not think that they lead, so they are
     /// shown the leader's old id.
-    fn rejoined_static(
+    fn rejoined(
         &self,
         member: &MemberId,
         leader_before: Option<MemberId>,

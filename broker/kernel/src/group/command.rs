@@ -177,6 +177,8 @@ pub struct Join {
     pub require_known_member_id: bool,
     /// The client understands [`Joined::skip_assignment`] (KIP-814; `JoinGroup` 9 and later).
     pub may_skip_assignment: bool,
+    /// The member lost its connection and nothing else: a stable generation goes on with it, also when it leads.
+    pub resumes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -394,7 +396,7 @@ pub enum GroupError {
     MemberIdRequired,
     #[error("the group has group.max.size members")]
     GroupMaxSizeReached,
-    #[error("another member took over the instance id")]
+    #[error("another took over the member or its instance id")]
     FencedInstanceId,
     #[error("the group is subscribed to the topic")]
     GroupSubscribedToTopic,

@@ -365,6 +365,7 @@ fn join<'a>(
         rebalance_timeout_ms: named("rebalance").map_or(60_000, |it| it.parse().unwrap()),
         require_known_member_id: version >= 4,
         may_skip_assignment: version >= 9,
+        resumes: named("resumes").is_some(),
     }
 }
 

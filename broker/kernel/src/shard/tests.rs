@@ -294,6 +294,7 @@ fn join(name: &str, member: &MemberId) -> GroupCommand {
         rebalance_timeout_ms: 60_000,
         require_known_member_id: false,
         may_skip_assignment: false,
+        resumes: false,
     })
 }
 
@@ -574,7 +575,7 @@ fn a_log_that_is_no_coordinators_is_refused() {
         let mut builder = BatchBuilder::new(Codec::None);
         builder.push(NewRecord { timestamp: 0, key, value, headers: &[] });
         let shard = rig.shard.as_mut().unwrap();
-        shard.stage(&builder);
+        shard.stage(&mut builder);
         shard.partition.append(&mut rig.env, &mut shard.appends, &mut shard.outputs);
         let (disk, dir) = (rig.disk.clone(), rig.dir.clone());
         rig.shard = None;

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use millrace_kernel::group::{
-    FetchOffsets, FetchedOffset, Generation, GroupCommand, GroupError, GroupReply, Heartbeat,
-    InstanceId, Join, JoinRefused, Joined, Leave, Leaver, MemberId, PerTopic, Protocol, Sync,
-    Synced,
+    FetchOffsets, FetchedOffset, Generation, GroupCommand, GroupDescription, GroupError,
+    GroupReply, GroupState, Heartbeat, InstanceId, Join, JoinRefused, Joined, Leave, Leaver,
+    MemberId, PerTopic, Protocol, Sync, Synced,
 };
 use millrace_model::consumer_protocol::{
     Assignment, Assignor, Partitions, Subscriber, Subscription,
@@ -30,6 +30,7 @@ use tonic::Status;
 
 use crate::error::BrokerError;
 use crate::grpc::consume::commit::Committer;
+use crate::grpc::consume::holders::{Hold, Holders};
 use crate::grpc::errors;
 use crate::service::{Hall, groups};
 
@@ -57,6 +58,8 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Identity {
     group: GroupId,
     instance: Option<InstanceId>,
+    /// Of the stream before this one; none for a static member, whom its name brings back.
+    member_before: MemberId,
     client_id: Arc<str>,
     client_host: Arc<str>,
     topics: Vec<String>,
@@ -84,10 +87,12 @@ impl Identity {
             1.. => Ok(asked),
             _ => Err(errors::invalid(field, "it is negative")),
         };
+        let member_before = asked.member_id.filter(|_| asked.instance_id.is_none());
         let client_id = Some(asked.client_id).filter(|id| !id.is_empty());
         Ok(Self {
             group: GroupId::new(&asked.group),
             instance: asked.instance_id.as_deref().map(InstanceId::new),
+            member_before: MemberId::new(member_before.as_deref().unwrap_or_default()),
             client_id: client_id.as_deref().unwrap_or(CLIENT_ID_DEFAULT).into(),
             client_host: client_host.into(),
             topics: topics.into_iter().collect(),
@@ -145,6 +150,9 @@ pub(super) struct Assigned {
     pub(super) committed: Option<i64>,
 }
 
+type Reply = Result<GroupReply, BrokerError>;
+type Call = BoxFuture<'static, Reply>;
+
 #[derive(Debug)]
 enum Phase {
     Joining,
@@ -161,17 +169,20 @@ enum Phase {
 /// One member, from its first join until it leaves.
 pub(super) struct Membership {
     hall: Arc<Hall>,
+    holders: Arc<Holders>,
     identity: Identity,
-    /// [`MemberId::none`] until the coordinator has given one.
-    member: MemberId,
+    /// On the member that this is; none before the coordinator has said which.
+    hold: Option<Hold>,
     generation: Generation,
     protocol: String,
     phase: Phase,
-    /// While this member leads: how many partitions each topic had that some member wants, 0 for those that did not
-    /// exist. When that changes, the group must rebalance.
+    leads: bool,
+    /// What the assignment rests on: how many partitions each topic had that some member wants, 0 for those that did not
+    /// exist. When that changes, the group must rebalance. The leader asks for it once all have their part: it may have
+    /// come back to an assignment of before.
     basis: Option<BTreeMap<String, i32>>,
     /// The command that is under way.
-    call: Option<BoxFuture<'static, Result<GroupReply, BrokerError>>>,
+    call: Option<Call>,
     /// When to do something if no command is under way.
     wake_at: Instant,
     /// Since when the coordinator cannot answer.
@@ -180,23 +191,27 @@ pub(super) struct Membership {
 
 impl Membership {
     /// A member that joins as soon as [`Self::next`] is asked.
-    pub(super) fn new(hall: Arc<Hall>, identity: Identity) -> Self {
-        Self {
+    pub(super) fn new(hall: Arc<Hall>, holders: Arc<Holders>, identity: Identity) -> Self {
+        let mut membership = Self {
             hall,
+            holders,
             identity,
-            member: MemberId::none(),
+            hold: None,
             generation: Generation::NONE,
             protocol: String::new(),
             phase: Phase::Joining,
+            leads: false,
             basis: None,
             call: None,
             wake_at: Instant::now(),
             failing_since: None,
-        }
+        };
+        membership.hold(membership.identity.member_before.clone());
+        membership
     }
 
     pub(super) fn member_id(&self) -> &str {
-        self.member.as_str()
+        self.hold.as_ref().map_or("", |hold| hold.member().as_str())
     }
 
     pub(super) fn generation(&self) -> i32 {
@@ -212,24 +227,40 @@ impl Membership {
     pub(super) fn committer(&self) -> Committer {
         Committer {
             group: self.identity.group.clone(),
-            member: self.member.clone(),
+            member: self.member(),
             generation: self.generation,
             instance: self.identity.instance.clone(),
+        }
+    }
+
+    fn member(&self) -> MemberId {
+        self.hold.as_ref().map_or_else(MemberId::none, |hold| hold.member().clone())
+    }
+
+    /// From now on this stream is that member, and no other stream is.
+    fn hold(&mut self, member: MemberId) {
+        if self.member() != member {
+            self.hold = None;
+            if !member.is_none() {
+                self.hold = self.holders.take(&self.identity.group, &member);
+            }
         }
     }
 
     /// Works for the membership until there is something to tell. May be dropped and asked again at any time.
     pub(super) async fn next(&mut self) -> Event {
         loop {
-            let event = match &mut self.call {
-                Some(call) => {
-                    let reply = call.await;
-                    self.call = None;
-                    self.handle_reply(reply)
+            let event = tokio::select! {
+                biased;
+                () = taken(&self.hold) => {
+                    Some(Event::Failed(errors::group_status(GroupError::FencedInstanceId)))
                 }
-                None => {
-                    tokio::time::sleep_until(self.wake_at).await;
-                    self.handle_wake()
+                reply = reply_or_wake(&mut self.call, self.wake_at) => {
+                    self.call = None;
+                    match reply {
+                        Some(reply) => self.handle_reply(reply),
+                        None => self.handle_wake(),
+                    }
                 }
             };
             if let Some(event) = event {
@@ -250,14 +281,14 @@ impl Membership {
         Phase::Releasing { until: Instant::now() + Duration::from_millis(timeout_ms.into()) }
     }
 
-    /// Gives the place back, but for a static member's, which is kept for its return.
+    /// Gives the place back, but for one that another stream has taken over, and for a static member's, which is kept for
+    /// its return.
     pub(super) async fn leave(mut self) {
         self.call = None;
-        if self.member.is_none() || self.identity.instance.is_some() {
-            return;
-        }
+        let hold = self.hold.take().filter(|_| self.identity.instance.is_none());
+        let Some(hold) = hold.filter(Hold::begin_to_leave) else { return };
         let group = self.identity.group.clone();
-        let leaver = Leaver { member: self.member, instance: None };
+        let leaver = Leaver { member: hold.member().clone(), instance: None };
         let leave = Leave { group: group.clone(), members: vec![leaver] };
         let left = groups::call(&self.hall, &group, GroupCommand::Leave(leave));
         let _ = tokio::time::timeout(LEAVE_PATIENCE, left).await;
@@ -269,6 +300,10 @@ impl Membership {
             Phase::Positioning(partitions) => {
                 let topics = named(partitions);
                 self.fetch_offsets(topics);
+            }
+            Phase::Stable if self.leads && self.basis.is_none() => {
+                let group = self.identity.group.clone();
+                self.call(GroupCommand::Describe { group });
             }
             Phase::Stable if self.must_rebalance() => {
                 self.phase = self.releasing();
@@ -283,13 +318,16 @@ impl Membership {
         None
     }
 
-    fn handle_reply(&mut self, reply: Result<GroupReply, BrokerError>) -> Option<Event> {
+    fn handle_reply(&mut self, reply: Reply) -> Option<Event> {
         let handled = match reply {
             Ok(GroupReply::Join(Ok(joined))) => self.handle_joined(joined),
             Ok(GroupReply::Join(Err(refused))) => self.handle_join_refused(refused),
             Ok(GroupReply::Sync(Ok(synced))) => self.handle_synced(&synced),
             Ok(GroupReply::FetchOffsets(Ok(found))) => self.handle_offsets(found),
             Ok(GroupReply::Heartbeat(Ok(()))) => self.handle_beaten(),
+            Ok(GroupReply::Describe(Ok(group))) => self.handle_described(&group),
+            // A group that is gone knows no member.
+            Ok(GroupReply::Describe(Err(_))) => self.handle_refused(GroupError::UnknownMemberId),
             Ok(GroupReply::Sync(Err(error)) | GroupReply::Heartbeat(Err(error))) => {
                 self.handle_refused(error)
             }
@@ -324,7 +362,7 @@ impl Membership {
             |it: &Assignor| Protocol { name: it.name().into(), metadata: metadata.clone() };
         let join = Join {
             group: self.identity.group.clone(),
-            member: self.member.clone(),
+            member: self.member(),
             instance: self.identity.instance.clone(),
             client_id: Arc::clone(&self.identity.client_id),
             client_host: Arc::clone(&self.identity.client_host),
@@ -334,16 +372,18 @@ impl Membership {
             rebalance_timeout_ms: self.identity.rebalance_timeout_ms,
             require_known_member_id: true,
             may_skip_assignment: true,
+            // Whoever knows no generation has lost no more than a connection, if anything.
+            resumes: self.generation == Generation::NONE,
         };
         self.phase = Phase::Joining;
-        self.basis = None;
+        (self.leads, self.basis) = (false, None);
         self.call(GroupCommand::Join(join));
     }
 
     fn handle_join_refused(&mut self, refused: JoinRefused) -> Result<Option<Event>, Trouble> {
         match refused.error {
-            GroupError::MemberIdRequired => self.member = refused.member,
-            GroupError::UnknownMemberId => self.member = MemberId::none(),
+            GroupError::MemberIdRequired => self.hold(refused.member),
+            GroupError::UnknownMemberId => self.hold(MemberId::none()),
             GroupError::RebalanceInProgress => {}
             error => return Err(Trouble::of(error)),
         }
@@ -352,22 +392,22 @@ impl Membership {
     }
 
     fn handle_joined(&mut self, joined: Joined) -> Result<Option<Event>, Trouble> {
-        let leads = joined.leader == joined.member;
         let protocol = joined.protocol.as_deref().unwrap_or_default();
         let assignor = Assignor::from_name(protocol)
             .ok_or_else(|| Trouble::of(GroupError::InconsistentGroupProtocol))?;
-        self.member = joined.member.clone();
+        self.hold(joined.member.clone());
         self.generation = joined.generation;
         self.protocol = protocol.to_owned();
-        let assignments = if leads { self.assign(assignor, &joined) } else { Vec::new() };
+        self.leads = joined.leader == joined.member;
+        let assigns = self.leads && !joined.skip_assignment;
         let sync = Sync {
             group: self.identity.group.clone(),
             generation: self.generation,
-            member: self.member.clone(),
+            member: self.member(),
             instance: self.identity.instance.clone(),
             protocol_type: Some(PROTOCOL_TYPE.into()),
             protocol: joined.protocol.clone(),
-            assignments: if joined.skip_assignment { Vec::new() } else { assignments },
+            assignments: if assigns { self.assign(assignor, &joined) } else { Vec::new() },
         };
         self.phase = Phase::Syncing;
         self.call(GroupCommand::Sync(sync));
@@ -375,14 +415,8 @@ impl Membership {
     }
 
     /// The leader's work: everyone's partitions, also those of members at the other door.
-    fn assign(&mut self, assignor: Assignor, joined: &Joined) -> Vec<(MemberId, bytes::Bytes)> {
-        let topics: Vec<Vec<String>> = joined
-            .members
-            .iter()
-            .map(|it| {
-                Subscription::decode(&it.metadata).map_or_else(|_| Vec::new(), |it| it.topics)
-            })
-            .collect();
+    fn assign(&self, assignor: Assignor, joined: &Joined) -> Vec<(MemberId, bytes::Bytes)> {
+        let topics: Vec<_> = joined.members.iter().map(|it| wanted(&it.metadata)).collect();
         let with_count = |topic: &String| (topic.clone(), self.partition_count(topic));
         let counts: BTreeMap<_, _> = topics.iter().flatten().map(with_count).collect();
         let subscribers: Vec<_> = joined
@@ -396,7 +430,6 @@ impl Membership {
             })
             .collect();
         let assigned = assignor.assign(&subscribers, &counts);
-        self.basis = Some(counts);
         let encode = |topics| Assignment { topics, user_data: None }.encode(PROTOCOL_VERSION);
         let members = joined.members.iter().map(|it| it.member.clone());
         members.zip(assigned.into_iter().map(encode)).collect()
@@ -447,7 +480,7 @@ impl Membership {
         let beat = Heartbeat {
             group: self.identity.group.clone(),
             generation: self.generation,
-            member: self.member.clone(),
+            member: self.member(),
             instance: self.identity.instance.clone(),
         };
         self.call(GroupCommand::Heartbeat(beat));
@@ -455,6 +488,28 @@ impl Membership {
 
     fn handle_beaten(&mut self) -> Result<Option<Event>, Trouble> {
         self.wake_at = Instant::now() + self.identity.heartbeat_interval();
+        Ok(None)
+    }
+
+    /// Everyone's topics and partitions, as long as the group is at rest; if not, a heartbeat tells.
+    fn handle_described(&mut self, group: &GroupDescription) -> Result<Option<Event>, Trouble> {
+        self.wake_at = Instant::now();
+        if group.state != GroupState::Stable {
+            self.beat();
+            return Ok(None);
+        }
+        let mut counts = BTreeMap::new();
+        for member in &group.members {
+            wanted(&member.metadata).into_iter().for_each(|topic| {
+                counts.entry(topic).or_default();
+            });
+            let assigned = Assignment::decode(&member.assignment);
+            for (topic, partitions) in assigned.into_iter().flat_map(|it| it.topics) {
+                let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+                *counts.entry(topic).or_default() += count;
+            }
+        }
+        self.basis = Some(counts);
         Ok(None)
     }
 
@@ -471,7 +526,7 @@ impl Membership {
                 return Ok(was_stable.then_some(Event::Revoked));
             }
             GroupError::RebalanceInProgress | GroupError::IllegalGeneration => {}
-            GroupError::UnknownMemberId => self.member = MemberId::none(),
+            GroupError::UnknownMemberId => self.hold(MemberId::none()),
             error => return Err(Trouble::of(error)),
         }
         self.join();
@@ -481,6 +536,25 @@ impl Membership {
     fn call(&mut self, command: GroupCommand) {
         let (hall, group) = (Arc::clone(&self.hall), self.identity.group.clone());
         self.call = Some(Box::pin(async move { groups::call(&hall, &group, command).await }));
+    }
+}
+
+/// Waits until another stream has the member.
+async fn taken(hold: &Option<Hold>) {
+    match hold {
+        Some(hold) => hold.taken().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What answers the command under way; without one `None`, when it is time.
+async fn reply_or_wake(call: &mut Option<Call>, wake_at: Instant) -> Option<Reply> {
+    match call {
+        Some(call) => Some(call.await),
+        None => {
+            tokio::time::sleep_until(wake_at).await;
+            None
+        }
     }
 }
 
@@ -501,6 +575,11 @@ impl Trouble {
             _ => Self::Lasting(status),
         }
     }
+}
+
+/// Topics that a member wants, by its own words; none if they are no words.
+fn wanted(metadata: &[u8]) -> Vec<String> {
+    Subscription::decode(metadata).map_or_else(|_| Vec::new(), |it| it.topics)
 }
 
 /// Partitions by topic as the coordinator wants them; an illegal name is no topic's.

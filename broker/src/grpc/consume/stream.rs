@@ -30,6 +30,7 @@ use tracing::Instrument;
 
 use crate::error::BrokerError;
 use crate::grpc::consume::cursors::{Cursor, Cursors, Slot};
+use crate::grpc::consume::holders::Holders;
 use crate::grpc::consume::member::{Assigned, Event, Identity, Membership};
 use crate::grpc::consume::read::{self, Ask, Read, Rest};
 use crate::grpc::consume::{commit, place};
@@ -56,6 +57,7 @@ pub(super) type Answer = Result<ConsumeResponse, Status>;
 /// Starts the task of one stream.
 pub(super) fn serve(
     hall: Arc<Hall>,
+    holders: Arc<Holders>,
     requests: Streaming<ConsumeRequest>,
     client_host: String,
     shutdown: Shutdown,
@@ -64,6 +66,7 @@ pub(super) fn serve(
     let (answers, taken) = mpsc::channel(1);
     let stream = Stream {
         hall: Arc::clone(&hall),
+        holders,
         requests,
         requests_ended: false,
         answers: answers.clone(),
@@ -88,6 +91,7 @@ pub(super) fn serve(
 
 struct Stream {
     hall: Arc<Hall>,
+    holders: Arc<Holders>,
     requests: Streaming<ConsumeRequest>,
     requests_ended: bool,
     answers: mpsc::Sender<Answer>,
@@ -162,7 +166,8 @@ impl Stream {
             Some(Source::Group(member)) => {
                 let reset = member.reset.as_ref().map(place).transpose()?;
                 let identity = Identity::parse(member, client_host)?;
-                let membership = Membership::new(Arc::clone(&self.hall), identity);
+                let (hall, holders) = (Arc::clone(&self.hall), Arc::clone(&self.holders));
+                let membership = Membership::new(hall, holders, identity);
                 self.group = Some(Group { membership, reset, releasing: Vec::new() });
                 Ok(())
             }

@@ -6,21 +6,25 @@
 //! read; the budget's bytes are given back as soon as records are safe, taken or not.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use millrace_proto::v1::produce_stream_response::Result as Outcome;
 use millrace_proto::v1::{ProduceRequest, ProduceStreamResponse};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument;
 
 use crate::error::BrokerError;
 use crate::grpc::errors;
-use crate::grpc::produce::{Desk, Prepared, written};
+use crate::grpc::produce::{Desk, Prepared, TIMEOUT_MS, written};
 use crate::metrics::GrpcCall;
 use crate::partition::handle::Posted;
 use crate::service::produce::{self, Pending};
@@ -33,6 +37,8 @@ const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// Requests taken before others have their turn.
 const TAKEN_AT_ONCE_MAX: usize = 64;
+/// How soon is looked again for a request that is too late, when none is under way.
+const ALARM_MIN: Duration = Duration::from_secs(1);
 /// Answers that wait for the client.
 const ANSWERS_MAX: usize = 64;
 
@@ -52,6 +58,7 @@ pub(super) fn serve(
         in_flight: VecDeque::new(),
         in_flight_bytes: 0,
         preparing: None,
+        room: None,
         done: Arc::new(Notify::new()),
         end: None,
     };
@@ -74,6 +81,8 @@ struct Exchange {
     in_flight_bytes: usize,
     /// A request that waits for its topic to be created, or for the node's budget; none is read meanwhile.
     preparing: Option<BoxFuture<'static, Readied>>,
+    /// While an answer waits for the client to take others.
+    room: Option<BoxFuture<'static, ()>>,
     /// Told when one of `in_flight` may be done.
     done: Arc<Notify>,
     /// No further request comes, and why.
@@ -109,38 +118,48 @@ enum State {
 impl Exchange {
     /// Serves until the last request is answered, or the client is gone.
     async fn run(mut self, shutdown: Shutdown) -> Result<(), Status> {
-        loop {
-            self.take_arrived();
-            if self.answer_done().is_err() {
-                return Ok(()); // the client is gone
-            }
-            let head = self.in_flight.front();
-            if head.is_none() && self.preparing.is_none() && self.end.is_some() {
-                return self.end.take().unwrap_or(Ok(()));
-            }
-            let head_is_done = head.is_some_and(InFlight::is_done);
-            let head_deadline = head.and_then(InFlight::deadline);
-            let may_read = self.may_read();
-            tokio::select! {
-                () = self.answers.closed() => return Ok(()),
-                // There was no room a moment ago.
-                () = room(&self.answers), if head_is_done => {}
-                () = self.done.notified() => {}
-                () = wait_until(head_deadline), if !head_is_done => {
-                    self.in_flight.iter().take(1).for_each(InFlight::time_out);
+        let (answers, done) = (self.answers.clone(), Arc::clone(&self.done));
+        // Made once and asked again and again: their places in the queues that wake them are kept.
+        let mut gone = pin!(answers.closed());
+        let mut stopping = pin!(shutdown.requested());
+        let mut told = pin!(done.notified());
+        let mut alarm = pin!(tokio::time::sleep(Duration::from_millis(TIMEOUT_MS)));
+        poll_fn(|context| {
+            loop {
+                if gone.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(()));
                 }
-                readied = ready(&mut self.preparing), if self.preparing.is_some() => {
-                    self.preparing = None;
-                    self.start(readied, &mut Posted::default());
+                // Before looking at what is done: what is done afterwards wakes this task again.
+                while told.as_mut().poll(context).is_ready() {
+                    told.set(done.notified());
                 }
-                message = self.requests.message(), if may_read => {
-                    self.take(message, &mut Posted::default());
-                }
-                () = shutdown.requested(), if self.end.is_none() => {
+                if self.end.is_none() && stopping.as_mut().poll(context).is_ready() {
                     self.end = Some(Err(errors::status(&BrokerError::ShuttingDown)));
                 }
+                self.poll_preparing(context);
+                let is_all = self.poll_arrived(context);
+                self.poll_alarm(alarm.as_mut(), context);
+                if self.answer_done().is_err() {
+                    return Poll::Ready(Ok(()));
+                }
+                if self.is_over() {
+                    return Poll::Ready(self.end.take().unwrap_or(Ok(())));
+                }
+                if is_all && self.poll_room(context).is_pending() {
+                    return Poll::Pending;
+                }
+                if !is_all {
+                    // Others have their turn.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
-        }
+        })
+        .await
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some() && self.preparing.is_none() && self.in_flight.is_empty()
     }
 
     fn may_read(&self) -> bool {
@@ -150,33 +169,75 @@ impl Exchange {
             && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
     }
 
-    /// Takes what is here without waiting, so that partitions get it as one.
-    fn take_arrived(&mut self) {
+    /// Takes what is here, so that partitions get it as one. False when there may be more.
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> bool {
         let mut posted = Posted::default();
         for _ in 0..TAKEN_AT_ONCE_MAX {
             if !self.may_read() {
-                return;
+                return true;
             }
-            let Some(message) = self.requests.message().now_or_never() else { return };
-            self.take(message, &mut posted);
+            match Pin::new(&mut self.requests).poll_next(context) {
+                Poll::Pending => return true,
+                Poll::Ready(None) => self.end = Some(Ok(())),
+                Poll::Ready(Some(Err(status))) => self.end = Some(Err(status)),
+                Poll::Ready(Some(Ok(request))) => self.take(request, context, &mut posted),
+            }
+        }
+        false
+    }
+
+    fn take(&mut self, request: ProduceRequest, context: &mut Context<'_>, posted: &mut Posted) {
+        let request_id = request.request_id;
+        match self.desk.prepare_now(request) {
+            Ok(prepared) => self.start(Readied { request_id, prepared }, posted),
+            Err(request) => {
+                let desk = Arc::clone(&self.desk);
+                self.preparing = Some(Box::pin(async move {
+                    Readied { request_id, prepared: desk.prepare(*request).await }
+                }));
+                self.poll_preparing(context);
+            }
         }
     }
 
-    fn take(&mut self, message: Result<Option<ProduceRequest>, Status>, posted: &mut Posted) {
-        let request = match message {
-            Ok(Some(request)) => request,
-            Ok(None) => return self.end = Some(Ok(())),
-            Err(status) => return self.end = Some(Err(status)),
-        };
-        let desk = Arc::clone(&self.desk);
-        let mut preparing: BoxFuture<'static, Readied> = Box::pin(async move {
-            let request_id = request.request_id;
-            Readied { request_id, prepared: desk.prepare(request).await }
-        });
-        match (&mut preparing).now_or_never() {
-            Some(readied) => self.start(readied, posted),
-            None => self.preparing = Some(preparing),
+    fn poll_preparing(&mut self, context: &mut Context<'_>) {
+        if let Some(preparing) = &mut self.preparing
+            && let Poll::Ready(readied) = preparing.as_mut().poll(context)
+        {
+            self.preparing = None;
+            self.start(readied, &mut Posted::default());
         }
+    }
+
+    /// The oldest request has the first deadline. The alarm is set anew only when it rings: far less often than requests
+    /// come.
+    fn poll_alarm(&self, mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>) {
+        while alarm.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let deadline = self.in_flight.front().and_then(InFlight::deadline);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.in_flight.iter().take(1).for_each(InFlight::time_out);
+            }
+            let behind = self.in_flight.get(1).and_then(InFlight::deadline);
+            let next = deadline.filter(|it| *it > now).or(behind.filter(|it| *it > now));
+            alarm.as_mut().reset(next.unwrap_or(now + ALARM_MIN));
+        }
+    }
+
+    /// Waits for room where an answer waits for it.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.in_flight.front().is_some_and(InFlight::is_done) {
+            return Poll::Pending;
+        }
+        let room = self.room.get_or_insert_with(|| {
+            let answers = self.answers.clone();
+            Box::pin(async move { drop(answers.reserve_owned().await) })
+        });
+        let room = room.as_mut().poll(context);
+        if room.is_ready() {
+            self.room = None;
+        }
+        room
     }
 
     /// Hands a request's batch to its partition.
@@ -254,24 +315,5 @@ impl InFlight {
             }
         };
         ProduceStreamResponse { request_id: self.request_id, result: Some(result) }
-    }
-}
-
-/// Waits until there is room for an answer, or nobody to take one.
-async fn room(answers: &mpsc::Sender<Answer>) {
-    let _ = answers.reserve().await;
-}
-
-async fn wait_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ready(preparing: &mut Option<BoxFuture<'static, Readied>>) -> Readied {
-    match preparing {
-        Some(preparing) => preparing.await,
-        None => std::future::pending().await,
     }
 }

@@ -51,6 +51,7 @@ fn to_command(context: &RequestContext, version: i16, request: JoinGroupRequest)
         rebalance_timeout_ms: request.rebalance_timeout_ms,
         require_known_member_id: version >= 4,
         may_skip_assignment: version >= 9,
+        resumes: false,
     }
 }
 

@@ -148,6 +148,7 @@ impl World {
             rebalance_timeout_ms: 4_000 + 3_000 * client as i32,
             require_known_member_id: client != 0,
             may_skip_assignment: client == 3,
+            resumes: client == 3,
         };
         self.ask(client, GroupCommand::Join(join));
     }
