@@ -108,9 +108,12 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are no errors: clap prints them to standard output and says 0.
-            let code = error.exit_code();
-            let _ = error.print();
-            return if code == 0 { Exit::Done.into() } else { Exit::Misused.into() };
+            if error.exit_code() == 0 {
+                let _ = error.print();
+                return Exit::Done.into();
+            }
+            output::misuse(&error);
+            return Exit::Misused.into();
         }
     };
     let command = command.unwrap_or_else(|| Command::Serve(serve::Arguments::default()));

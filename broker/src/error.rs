@@ -11,7 +11,7 @@ use millrace_model::offset::{LeaderEpoch, Offset};
 /// Why an operation was refused or failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("topic {topic} or its partition {partition} does not exist on this broker")]
+    #[error("{}", missing(topic, *partition))]
     UnknownTopicOrPartition { topic: String, partition: i32 },
     #[error("no topic has the id {id}")]
     UnknownTopicId { id: TopicId },
@@ -85,4 +85,21 @@ pub enum BrokerError {
     ShuttingDown,
     #[error("the broker is at its limit {limit}; try again")]
     Overloaded { limit: &'static str },
+}
+
+/// In place of a partition: not even the topic is there.
+const WHOLE_TOPIC: i32 = i32::MIN;
+
+impl BrokerError {
+    /// There is no such topic.
+    pub(crate) fn unknown_topic(topic: &str) -> Self {
+        Self::UnknownTopicOrPartition { topic: topic.to_owned(), partition: WHOLE_TOPIC }
+    }
+}
+
+fn missing(topic: &str, partition: i32) -> String {
+    match partition {
+        WHOLE_TOPIC => format!("topic {topic} does not exist on this broker"),
+        _ => format!("topic {topic} or its partition {partition} does not exist on this broker"),
+    }
 }

@@ -19,7 +19,7 @@ use crate::repository::read;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command that knows nothing of whoever runs the tests.
-fn bare(arguments: &[&str]) -> Command {
+pub(crate) fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"MILLRACE_") {
@@ -31,7 +31,7 @@ fn bare(arguments: &[&str]) -> Command {
 }
 
 /// A command for this broker.
-fn command(broker: &BrokerProcess, arguments: &[&str]) -> Command {
+pub(crate) fn command(broker: &BrokerProcess, arguments: &[&str]) -> Command {
     let mut command = bare(arguments);
     command.env("MILLRACE_BROKER", format!("http://{}", broker.grpc));
     command.env("MILLRACE_OPS", broker.http.to_string());
@@ -39,7 +39,7 @@ fn command(broker: &BrokerProcess, arguments: &[&str]) -> Command {
 }
 
 /// Runs a command to its end, with this on its standard input.
-fn run(mut command: Command, input: &[u8]) -> Ended {
+pub(crate) fn run(mut command: Command, input: &[u8]) -> Ended {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -74,11 +74,11 @@ fn all_of(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<Str
 }
 
 /// Runs a command that is to succeed; what it printed.
-fn done(broker: &BrokerProcess, arguments: &[&str]) -> String {
+pub(crate) fn done(broker: &BrokerProcess, arguments: &[&str]) -> String {
     done_with(broker, arguments, b"")
 }
 
-fn done_with(broker: &BrokerProcess, arguments: &[&str], input: &[u8]) -> String {
+pub(crate) fn done_with(broker: &BrokerProcess, arguments: &[&str], input: &[u8]) -> String {
     let ended = run(command(broker, arguments), input);
     assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
     ended.stdout
@@ -117,7 +117,7 @@ fn documented(document: &Value) {
 }
 
 /// Fails with this code, says all of these words on standard error, and nothing else.
-fn refused(ended: &Ended, code: i32, words: &[&str]) {
+pub(crate) fn refused(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?} is not in {}", ended.stderr);

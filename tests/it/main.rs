@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod main_job;
 mod metrics;
+mod newcomer;
 mod produce_fetch;
 mod reference;
 mod repository;

@@ -1,7 +1,8 @@
 //! Places in a log as people write them: `earliest`, `latest`, an offset, a time.
 //!
 //! Times are RFC 3339 (`2026-01-02T03:04:05Z`, with an offset or without seconds' fractions), a date (its midnight in
-//! UTC), milliseconds since the Unix epoch (`@1700000000000`), or so long ago (`-15m`, `-2h30m`, `-3d`).
+//! UTC), both without a place (`2026-01-02 03:04`: UTC again), milliseconds since the Unix epoch (`@1700000000000`), or
+//! so long ago (`-15m`, `-2h30m`, `-3d`).
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -69,7 +70,7 @@ fn time(text: &str) -> Option<At> {
         };
         return Some(At::TimeMs(now_ms().saturating_sub(ago_ms)));
     }
-    let at = text.parse::<Timestamp>().ok().or_else(|| midnight(text))?;
+    let at = text.parse::<Timestamp>().ok().or_else(|| midnight(text)).or_else(|| in_utc(text))?;
     Some(At::TimeMs(at.as_millisecond()))
 }
 
@@ -78,6 +79,13 @@ fn midnight(text: &str) -> Option<Timestamp> {
     let is_date = text.len() == "2026-01-02".len();
     let date = text.parse::<civil::Date>().ok().filter(|_| is_date)?;
     format!("{date}T00:00:00Z").parse().ok()
+}
+
+/// A date and a time of day that name no place: those of UTC, as a date alone is.
+fn in_utc(text: &str) -> Option<Timestamp> {
+    let is_both = text.len() >= "2026-01-02 03:04".len();
+    let at = text.parse::<civil::DateTime>().ok().filter(|_| is_both)?;
+    format!("{at}Z").parse().ok()
 }
 
 impl At {

@@ -127,11 +127,12 @@ async fn get(
         None => ConfigResource::Broker,
     };
     let whose = topic.as_ref().map_or("the broker".to_owned(), |topic| format!("topic {topic}"));
-    let found = session.admin().describe_config(resource, keys).await;
+    let found = session.admin().describe_config(resource.clone(), keys).await;
     let found = found.map_err(session.failed(format_args!("read settings of {whose}")))?;
     if let Some(missing) = keys.iter().find(|key| found.iter().all(|it| it.name != **key)) {
+        let all = session.admin().describe_config(resource, &[]).await.unwrap_or_default();
         return Err(Failure::new(format_args!("{whose} has no setting {missing}"))
-            .with_help("without KEY, `millrace config get` lists them all"));
+            .with_help(like(missing, &all)));
     }
     let is_wanted = |it: &ConfigDescription| !changed_only || it.source != "DEFAULT_CONFIG";
     Ok(Listing {
@@ -139,6 +140,20 @@ async fn get(
         topic,
         settings: found.into_iter().filter(is_wanted).map(Setting::from).collect(),
     })
+}
+
+/// What may have been meant.
+fn like(missing: &str, all: &[ConfigDescription]) -> String {
+    const LIKENESS_MIN: f64 = 0.8;
+    let names = all.iter().map(|it| it.name.as_str());
+    let likeness = |name: &&str| strsim::jaro_winkler(missing, name);
+    let best = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match best.filter(|name| likeness(name) >= LIKENESS_MIN) {
+        Some(best) => {
+            format!("did you mean {best}? Without KEY, `millrace config get` lists them all")
+        }
+        None => "without KEY, `millrace config get` lists them all".to_owned(),
+    }
 }
 
 fn table(listing: &Listing, docs: bool) -> String {

@@ -10,15 +10,21 @@ use clap::Args;
 use millrace_client::{Admin, Client, Error};
 
 use crate::cli::context::{Context, Contexts};
-use crate::cli::failure::Failure;
-use crate::cli::output::{Choice, Format};
+use crate::cli::failure::{Failure, GRPC_PORT};
+use crate::cli::output::{Choice, Format, warn};
 
+/// The port of a broker's gRPC door, where nobody says otherwise.
+pub(super) const DEFAULT_PORT: u16 = 9095;
 /// Where a broker with defaults listens for gRPC.
 const DEFAULT_BROKER: &str = "http://127.0.0.1:9095";
 /// The port of probes and metrics, where nobody says otherwise.
-const DEFAULT_OPS_PORT: u16 = 9644;
+pub(super) const DEFAULT_OPS_PORT: u16 = 9644;
 /// How long a broker may take to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a command that is not done yet is worth a question, and how long that may take.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+const DOUBT_PATIENCE: Duration = Duration::from_secs(2);
 
 const BROKER_VARIABLE: &str = "MILLRACE_BROKER";
 const CONTEXT_VARIABLE: &str = "MILLRACE_CONTEXT";
@@ -131,7 +137,7 @@ impl fmt::Display for Origin {
 
 impl Address {
     fn new(url: &str, origin: Origin) -> Self {
-        Self { url: with_scheme(url), origin, ops: None }
+        Self { url: broker_url(url), origin, ops: None }
     }
 
     fn of_context(name: &str, context: &Context) -> Self {
@@ -166,6 +172,14 @@ pub(super) fn with_scheme(text: &str) -> String {
     if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
 }
 
+/// The same for a gRPC port, whose number may be left out, too.
+pub(super) fn broker_url(text: &str) -> String {
+    let names_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let port =
+        if text.contains("://") || names_port { String::new() } else { format!(":{DEFAULT_PORT}") };
+    with_scheme(text) + &port
+}
+
 /// `host:port` of a URL.
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -198,7 +212,11 @@ impl Session {
         let client = connect(&broker)
             .await
             .map_err(|error| Failure::of_client("connect", &broker, &error))?;
-        Ok(Self { client, broker, output: arguments.output() })
+        let output = arguments.output();
+        if output == Format::Table {
+            tokio::spawn(doubt(client.admin(), broker.url.clone()));
+        }
+        Ok(Self { client, broker, output })
     }
 
     pub(super) fn admin(&self) -> Admin {
@@ -210,6 +228,16 @@ impl Session {
         let doing = doing.to_string();
         let broker = self.broker.clone();
         Box::new(move |error| Failure::of_client(&doing, &broker, &error))
+    }
+}
+
+/// Says so while a command still hopes: what takes connections there may be no broker, or another port of one. A command
+/// that is done by then is not disturbed.
+async fn doubt(admin: Admin, url: String) {
+    tokio::time::sleep(DOUBT_AFTER).await;
+    let answer = tokio::time::timeout(DOUBT_PATIENCE, admin.describe_cluster()).await;
+    if !matches!(answer, Ok(Ok(_))) {
+        warn(format_args!("no answer yet from {url}; still trying. {GRPC_PORT}\n"));
     }
 }
 
@@ -232,6 +260,8 @@ mod tests {
     #[test]
     fn addresses_may_be_short() {
         check("h:1", None, ["http://h:1", "h:1", "h:9644"]);
+        check("h", None, ["http://h:9095", "h:9095", "h:9644"]);
+        check("[::1]", None, ["http://[::1]:9095", "[::1]:9095", "[::1]:9644"]);
         check("http://[::1]:9095/", None, ["http://[::1]:9095/", "[::1]:9095", "[::1]:9644"]);
         check("http://h", Some("http://o:2/metrics"), ["http://h", "h", "o:2"]);
     }

@@ -6,7 +6,7 @@
 mod format;
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Stdout, Write, stdout};
+use std::io::{BufWriter, IsTerminal, Stdout, Write, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -106,8 +106,11 @@ async fn alone(
     }
     let mut span = Span::find(session, arguments).await?;
     if span.is_read() {
-        if arguments.from == Some(At::Latest) {
-            warn("nothing comes after the end yet; --follow waits for it\n");
+        match arguments.from {
+            Some(At::Latest) => warn("nothing comes after the end yet; --follow waits for it\n"),
+            // Silence puzzles people; programs know what it means.
+            _ if stderr().is_terminal() => warn("no records there; --follow waits for some\n"),
+            _ => {}
         }
         return Ok(());
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::connect::with_scheme;
+use crate::cli::connect::broker_url;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Choice, Table, or_dash};
 
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             return Ok(());
         }
         Command::Add { name, url, ops } => {
-            let context = Context { broker: with_scheme(&url), ops };
+            let context = Context { broker: broker_url(&url), ops };
             contexts.contexts.insert(name.clone(), context);
             contexts.current.get_or_insert(name);
         }

@@ -22,6 +22,10 @@ pub(super) struct Failure {
     pub(super) help: Option<String>,
 }
 
+/// What goes wrong when the port is not ours.
+pub(super) const GRPC_PORT: &str = "If nothing works there: is it the broker's gRPC port (9095 by default), not that of Kafka \
+                         clients (9092) or of operations (9644)?";
+
 /// The document that `--output json` puts on standard error: `{"error":{"message","reason","help"}}`.
 #[derive(Debug, Serialize)]
 pub(super) struct Document<'a> {
@@ -60,17 +64,19 @@ impl Failure {
             }
             Error::Lost { .. } | Error::Timeout { .. } => Self {
                 exit: Exit::Unreachable,
-                help: Some(
-                    "what was under way may have been done or not: look before you repeat it"
-                        .to_owned(),
-                ),
+                help: Some(format!(
+                    "what was under way may have been done or not: look before you repeat it. {GRPC_PORT}"
+                )),
                 ..Self::new(format_args!("cannot {doing} at {}: {error}", broker.url))
             },
             _ => {
                 let help = error.reason().and_then(help_for).map(str::to_owned);
+                // Whatever our broker refuses has a name.
+                let is_strange = matches!(error, Error::Refused(_)) && error.reason().is_none();
+                let stranger = is_strange.then(|| GRPC_PORT.to_owned());
                 Self {
                     reason: error.reason().map(str::to_owned),
-                    help: help.or_else(|| retry_advice(error)),
+                    help: help.or_else(|| retry_advice(error)).or(stranger),
                     ..Self::new(format_args!("cannot {doing} at {}: {error}", broker.url))
                 }
             }
@@ -99,7 +105,8 @@ fn retry_advice(error: &Error) -> Option<String> {
 fn help_for(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "UNKNOWN_TOPIC_OR_PARTITION" => {
-            "`millrace topic list` shows the topics, `millrace topic create NAME` makes one"
+            "`millrace topic list` shows the topics, `millrace offsets NAME` the partitions of one, \
+             `millrace topic create NAME` makes one"
         }
         "TOPIC_ALREADY_EXISTS" => {
             "`millrace topic describe NAME` shows it, `millrace topic alter` changes it"

@@ -31,8 +31,12 @@ pub(super) struct Arguments {
 enum Command {
     /// All groups, by name
     List {
-        /// Only groups in this state: Empty, PreparingRebalance, CompletingRebalance, Stable
-        #[arg(long)]
+        /// Only groups in this state; may be given many times
+        #[arg(
+            long,
+            value_parser = ["Empty", "PreparingRebalance", "CompletingRebalance", "Stable"],
+            ignore_case = true
+        )]
         state: Vec<String>,
     },
     /// How far a group is in each partition, and how far behind

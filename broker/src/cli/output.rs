@@ -80,6 +80,17 @@ pub(super) fn complain(error: impl Display) {
     let _ = writeln!(io::stderr(), "{label} {error}");
 }
 
+/// Tells what is wrong with the command line, as clap puts it. What std says of numbers is not for people.
+pub(super) fn misuse(error: &clap::Error) {
+    let text = error.render();
+    let text = if colours(&io::stderr()) { text.ansi().to_string() } else { text.to_string() };
+    let text = text
+        .replace("invalid digit found in string", "it is no whole number")
+        .replace("cannot parse integer from empty string", "it is no whole number")
+        .replace("number too large to fit in target type", "it is too large");
+    warn(text);
+}
+
 /// Says something beside the answer, where it does not mix with it.
 pub(super) fn warn(text: impl Display) {
     let _ = write!(io::stderr(), "{text}");

@@ -134,8 +134,8 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<(), F
     let mut sending = Sending::new(session, producer, arguments.topic);
     let ended = sending.all(&mut input, &bar).await;
     bar.finish_and_clear();
-    let acknowledged = sending.acknowledged;
-    ended.map_err(|failure| failure.after(acknowledged))?;
+    let (has_begun, acknowledged) = (sending.has_begun, sending.acknowledged);
+    ended.map_err(|failure| if has_begun { failure.after(acknowledged) } else { failure })?;
     session.output.show(&sending.summary(started.elapsed()), text);
     Ok(())
 }
@@ -189,6 +189,8 @@ struct Sending<'a> {
     topic: String,
     /// Oldest first, each with its bytes.
     waiting: VecDeque<(Delivery, u64)>,
+    /// A record was sent, or at least tried.
+    has_begun: bool,
     acknowledged: u64,
     bytes: u64,
     partitions: BTreeMap<i32, Written>,
@@ -197,7 +199,8 @@ struct Sending<'a> {
 impl<'a> Sending<'a> {
     fn new(session: &'a Session, producer: Producer, topic: String) -> Self {
         let (waiting, partitions) = (VecDeque::new(), BTreeMap::new());
-        Self { session, producer, topic, waiting, acknowledged: 0, bytes: 0, partitions }
+        let has_begun = false;
+        Self { session, producer, topic, waiting, has_begun, acknowledged: 0, bytes: 0, partitions }
     }
 
     /// Sends all of the input, or what came until it was asked to end, and waits until it is safe.
@@ -209,13 +212,25 @@ impl<'a> Sending<'a> {
                 () = stop.asked() => None,
             };
             let Some(chunk) = chunk else { break };
-            let Chunk { records, read_bytes } = chunk?;
+            let Chunk { records, read_bytes } = match chunk {
+                Ok(chunk) => chunk,
+                Err(failure) => {
+                    // What came before it is on its way: how much of that is safe must be said.
+                    self.settle().await?;
+                    return Err(failure);
+                }
+            };
             for record in records {
                 self.send(record).await?;
             }
             bar.inc(read_bytes);
             bar.set_message(counted(self.acknowledged, "record"));
         }
+        self.settle().await
+    }
+
+    /// Waits until all that was sent is safe.
+    async fn settle(&mut self) -> Result<(), Failure> {
         while !self.waiting.is_empty() {
             self.settle_oldest().await?;
         }
@@ -223,6 +238,7 @@ impl<'a> Sending<'a> {
     }
 
     async fn send(&mut self, record: Record) -> Result<(), Failure> {
+        self.has_begun = true;
         while self.waiting.len() >= UNACKNOWLEDGED_MAX {
             self.settle_oldest().await?;
         }

@@ -212,6 +212,7 @@ impl fmt::Display for Banner {
         let Addresses { kafka, grpc, http } = self.addresses;
         let broker = reachable(kafka);
         let http_base = reachable(http);
+        let at = Elsewhere { grpc: reachable(grpc), http: http_base };
         write!(
             f,
             "\n\
@@ -221,7 +222,17 @@ impl fmt::Display for Banner {
              gRPC clients   {grpc}\n  \
              operations     http://{http_base}  (/healthz /readyz /metrics)\n\
              \n\
-             Publish a first event and read it, with kcat:\n\
+             Publish a first event and read it, in another terminal:\n\
+             \n  \
+             echo 'hello' | millrace produce first{at}\n  \
+             millrace consume first{at}\n\
+             \n\
+             Watch it, and have it looked over:\n\
+             \n  \
+             millrace top{at:#}\n  \
+             millrace doctor{at:#}\n\
+             \n\
+             Kafka's clients see the same topics, kcat for example:\n\
              \n  \
              echo 'hello' | kcat -P -b {broker} -t first\n  \
              kcat -C -b {broker} -t first -e\n\
@@ -234,6 +245,25 @@ impl fmt::Display for Banner {
             version = env!("CARGO_PKG_VERSION"),
             data = self.data_dir.display(),
         )
+    }
+}
+
+/// What a command must be told to find a broker whose ports are not the usual ones; with `#` one that asks both.
+struct Elsewhere {
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.grpc != ([127, 0, 0, 1], connect::DEFAULT_PORT).into() {
+            write!(f, " --broker {}", self.grpc)?;
+        }
+        if f.alternate() && self.http != SocketAddr::new(self.grpc.ip(), connect::DEFAULT_OPS_PORT)
+        {
+            write!(f, " --ops {}", self.http)?;
+        }
+        Ok(())
     }
 }
 
@@ -315,6 +345,19 @@ mod tests {
             "  echo 'hello' | kcat -P -b 127.0.0.1:9092 -t first",
             "  kcat -C -b 127.0.0.1:9092 -t first -e",
             "  Kafka clients  0.0.0.0:9092",
+            "  echo 'hello' | millrace produce first",
+            "  millrace top",
+            "  millrace doctor",
+        ] {
+            assert!(banner.lines().any(|found| found == line), "{banner}");
+        }
+        let (grpc, http) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+        let banner =
+            Banner { addresses: Addresses { grpc, http, ..addresses }, data_dir: "d".into() };
+        let banner = banner.to_string();
+        for line in [
+            "  millrace consume first --broker 127.0.0.1:1",
+            "  millrace doctor --broker 127.0.0.1:1 --ops 127.0.0.1:2",
         ] {
             assert!(banner.lines().any(|found| found == line), "{banner}");
         }

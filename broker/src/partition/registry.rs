@@ -138,9 +138,7 @@ impl Registry {
         topic: &str,
         partition: i32,
     ) -> Result<(Arc<Topic>, PartitionHandle), BrokerError> {
-        let unknown =
-            || BrokerError::UnknownTopicOrPartition { topic: topic.to_owned(), partition };
-        let found = self.topic(topic).ok_or_else(unknown)?;
+        let found = self.topic(topic).ok_or_else(|| BrokerError::unknown_topic(topic))?;
         let handle = found.partition(partition)?.clone();
         Ok((found, handle))
     }

@@ -89,8 +89,7 @@ pub(crate) struct Synonym {
 /// There is no such topic.
 pub(crate) fn describe_topic(hall: &Hall, name: &str) -> Result<Vec<Row>, BrokerError> {
     let image = hall.controller.image();
-    let unknown = || BrokerError::UnknownTopicOrPartition { topic: name.to_owned(), partition: 0 };
-    let topic = image.topic(name).ok_or_else(unknown)?;
+    let topic = image.topic(name).ok_or_else(|| BrokerError::unknown_topic(name))?;
     Ok(topic_rows(hall, &topic.configs))
 }
 
@@ -256,9 +255,7 @@ impl From<AlterConfigRefused> for BrokerError {
     fn from(refused: AlterConfigRefused) -> Self {
         let message = refused.to_string();
         match refused {
-            AlterConfigRefused::UnknownTopic { name } => {
-                Self::UnknownTopicOrPartition { topic: name, partition: 0 }
-            }
+            AlterConfigRefused::UnknownTopic { name } => Self::unknown_topic(&name),
             AlterConfigRefused::UnknownBroker { .. }
             | AlterConfigRefused::Repeated { .. }
             | AlterConfigRefused::RepeatedKey { .. }

@@ -157,9 +157,7 @@ impl From<CreateTopicRefused> for BrokerError {
 impl From<DeleteTopicRefused> for BrokerError {
     fn from(refused: DeleteTopicRefused) -> Self {
         match refused {
-            DeleteTopicRefused::UnknownName { name } => {
-                Self::UnknownTopicOrPartition { topic: name, partition: 0 }
-            }
+            DeleteTopicRefused::UnknownName { name } => Self::unknown_topic(&name),
             DeleteTopicRefused::UnknownId { id } => Self::UnknownTopicId { id },
             DeleteTopicRefused::Internal { name } => {
                 Self::InternalTopic { topic: name.to_string() }
@@ -172,9 +170,7 @@ impl From<CreatePartitionsRefused> for BrokerError {
     fn from(refused: CreatePartitionsRefused) -> Self {
         let message = refused.to_string();
         match refused {
-            CreatePartitionsRefused::UnknownTopic { name } => {
-                Self::UnknownTopicOrPartition { topic: name, partition: 0 }
-            }
+            CreatePartitionsRefused::UnknownTopic { name } => Self::unknown_topic(&name),
             CreatePartitionsRefused::Repeated { .. } => Self::InvalidRequest(message),
             CreatePartitionsRefused::NotMore { .. } => Self::InvalidPartitions(message),
             CreatePartitionsRefused::TooManyPartitions { .. } => Self::PolicyViolation(message),

@@ -29,7 +29,7 @@ pub enum CreatePartitionsRefused {
     UnknownTopic { name: String },
     #[error("topic '{name}' is named twice in one request")]
     Repeated { name: String },
-    #[error("the topic has {current} partitions, {asked} are not more")]
+    #[error("{asked} is not more than the number of partitions that the topic has, {current}")]
     NotMore { current: usize, asked: i32 },
     #[error("a request may create {PARTITIONS_PER_REQUEST_MAX} partitions, not {count} and more")]
     TooManyPartitions { count: usize },

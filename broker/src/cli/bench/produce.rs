@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     warm_up: f64,
     /// Seconds that are measured
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 10.0, value_parser = some_seconds)]
     seconds: f64,
 }
 
@@ -59,6 +59,12 @@ fn seconds(text: &str) -> Result<f64, &'static str> {
     } else {
         Err("it must be from 0 to 86400")
     }
+}
+
+/// No time measures nothing.
+fn some_seconds(text: &str) -> Result<f64, &'static str> {
+    let seconds = seconds(text)?;
+    if seconds >= 0.1 { Ok(seconds) } else { Err("it must be from 0.1 to 86400") }
 }
 
 /// Runs the loops and sums them.

@@ -51,6 +51,8 @@ impl Input {
         std::thread::spawn(move || {
             let mut reader = Reader { source, sender: &sender, chunk: Chunk::default() };
             if let Err(Stopped::Failed(failure)) = reader.all() {
+                // What was read before it counts, wherever the chunk ends.
+                let _ = reader.hand_over();
                 let _ = sender.blocking_send(Err(failure));
             }
         });

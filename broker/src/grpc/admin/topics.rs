@@ -139,7 +139,7 @@ pub(super) fn one<T>(
 
 /// There is no such topic.
 pub(super) fn unknown(topic: &str) -> Status {
-    errors::status(&BrokerError::UnknownTopicOrPartition { topic: topic.to_owned(), partition: 0 })
+    errors::status(&BrokerError::unknown_topic(topic))
 }
 
 fn count(count: usize) -> i32 {
