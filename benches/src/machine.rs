@@ -80,6 +80,11 @@ pub fn used_bytes(directory: &Path) -> u64 {
     sizes.sum()
 }
 
+/// What may still be written to the file system of `directory`.
+pub fn free_bytes(directory: &Path) -> u64 {
+    rustix::fs::statvfs(directory).map_or(0, |it| it.f_bavail * it.f_frsize)
+}
+
 fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();

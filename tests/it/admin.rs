@@ -1,6 +1,9 @@
 //! Topics, partitions, records, configs and the cluster as an administrator sees and changes them, over restarts.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use kafka_protocol::messages as k;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
@@ -9,6 +12,7 @@ use millrace_tests::ask::{
     CREATE_TOPICS, EARLIEST, Fetch, LATEST, TopicId, fresh, new_topic, text, topic_name,
 };
 use millrace_tests::kafka::Connection;
+use millrace_tests::process::{BrokerProcess, until};
 use millrace_tests::records::batch;
 use millrace_wire::cold::{topic_id, topic_id_bytes};
 
@@ -114,6 +118,38 @@ fn a_topic_that_is_made_again_is_another_topic() {
     broker.launch();
     let mut client = Connection::open(broker.kafka);
     assert_eq!(partitions(&mut client, &name), Err(UNKNOWN_TOPIC_OR_PARTITION), "it stays away");
+}
+
+/// What the broker still holds of files that are gone: as long as it does, the disk keeps their space.
+fn held_though_deleted(broker: &BrokerProcess) -> Vec<String> {
+    let process = PathBuf::from(format!("/proc/{}", broker.pid().expect("it runs")));
+    let descriptors = fs::read_dir(process.join("fd")).expect("Linux").flatten();
+    let links = descriptors.filter_map(|it| fs::read_link(it.path()).ok());
+    let mut held: Vec<String> = links.map(|it| it.to_string_lossy().into_owned()).collect();
+    let maps = fs::read_to_string(process.join("maps")).expect("Linux");
+    held.extend(maps.lines().map(str::to_owned));
+    let data = broker.data_dir().to_string_lossy().into_owned();
+    held.retain(|it| it.contains(&data) && it.ends_with("(deleted)"));
+    held
+}
+
+#[test]
+fn a_deleted_topic_gives_its_space_back() {
+    let broker = broker(&[]);
+    let mut client = Connection::open(broker.kafka);
+    let name = fresh("space");
+    client.create_topic(&name, 3, &[]);
+    for partition in 0..3 {
+        client.produce(&name, partition, &batch(&["a", "b"])).unwrap();
+        assert_eq!(client.read_all(&name, partition).len(), 2);
+    }
+    assert_eq!(delete_topic(&mut client, &name), 0);
+    let mut held = Vec::new();
+    until(Duration::from_secs(30), || {
+        held = held_though_deleted(&broker);
+        held.is_empty().then_some(())
+    });
+    assert!(held.is_empty(), "still held: {held:#?}");
 }
 
 #[test]

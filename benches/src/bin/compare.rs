@@ -25,6 +25,9 @@ use millrace_benches::error::LoadError;
 use millrace_benches::machine;
 use millrace_benches::report::Report;
 
+/// A run writes 4 GB at most; of what was deleted some may not be free again yet.
+const SPACE_MIN: u64 = 20_000_000_000;
+
 /// Measures Millrace beside Apache Kafka, in turn, in one run
 #[derive(Debug, Parser)]
 #[command(name = "compare", version)]
@@ -96,6 +99,15 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), LoadError> {
     let places = arguments.places();
     fs::create_dir_all(&places.directory).map_err(LoadError::io("making the directory"))?;
+    let free = machine::free_bytes(&places.directory);
+    if free < SPACE_MIN {
+        return Err(LoadError::Misuse(format!(
+            "{} has {} GB free; {} GB are needed, for a disk that is nearly full is slow",
+            places.directory.display(),
+            free / 1_000_000_000,
+            SPACE_MIN / 1_000_000_000
+        )));
+    }
     let results = throughput(arguments, &places)?;
     let processes = processes(arguments, &places)?;
     let _ = fs::remove_dir_all(&places.directory);

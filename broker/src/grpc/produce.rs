@@ -123,9 +123,7 @@ impl Desk {
                 return Err(refused);
             }
         }
-        let topic = name.to_owned();
-        let unknown = BrokerError::UnknownTopicOrPartition { topic, partition: 0 };
-        self.hall.registry.topic(name).ok_or(unknown)
+        self.hall.registry.topic(name).ok_or_else(|| BrokerError::unknown_topic(name))
     }
 
     /// Some records as one batch, and its partition.

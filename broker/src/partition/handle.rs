@@ -99,6 +99,11 @@ impl PartitionHandle {
         &self.0.id
     }
 
+    /// Are both the same partition of the same topic?
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn topic_id(&self) -> TopicId {
         self.0.topic_id
     }
@@ -212,7 +217,7 @@ impl Posted {
     /// Leaves `message` for the owner of `partition`.
     pub(crate) fn leave(&mut self, partition: PartitionHandle, message: Message) {
         partition.leave(message);
-        if !self.0.iter().any(|known| Arc::ptr_eq(&known.0, &partition.0)) {
+        if !self.0.iter().any(|known| known.is(&partition)) {
             self.0.push(partition);
         }
     }

@@ -191,6 +191,8 @@ impl Opener {
                 Err(cause) => warn!(directory = %dir.display(), error = %cause, "not removed"),
             }
         }
+        // They are closed, so they set no further deadline.
+        shared.timer.forget(partitions);
     }
 }
 

@@ -39,6 +39,12 @@ impl Timer {
         }
     }
 
+    /// Nobody ticks these any more, and nobody here keeps their files open.
+    pub(super) fn forget(&self, partitions: &[PartitionHandle]) {
+        let mut entries = self.entries.lock().expect("no holder panics");
+        entries.by_deadline.retain(|_, waiting| !partitions.iter().any(|it| it.is(waiting)));
+    }
+
     fn take_due(&self, now: MonoMs) -> (Vec<PartitionHandle>, Option<MonoMs>) {
         let mut entries = self.entries.lock().expect("no holder panics");
         let mut due = Vec::new();
