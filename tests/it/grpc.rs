@@ -432,6 +432,30 @@ async fn a_stream_creates_topics_and_takes_more_bytes_than_it_holds() {
 }
 
 #[tokio::test]
+async fn a_stream_that_came_to_its_limit_goes_on_with_its_answers() {
+    let broker = broker(&[]);
+    let channel = connect(&broker).await;
+    let topic = fresh("limit");
+    Connection::open(broker.kafka).create_topic(&topic, 1, &[]);
+    let (requests, sent) = mpsc::channel(64);
+    let answers = producer(&channel).produce_stream(ReceiverStream::new(sent)).await.unwrap();
+    let mut answers = answers.into_inner();
+    let value = "x".repeat(1_000_000);
+    // Each round is just more than a stream may have under way; nothing else comes until all of it is answered, often
+    // all at once.
+    for _ in 0..20 {
+        for _ in 0..17 {
+            requests.send(one(&topic, Some(0), record(&value))).await.unwrap();
+        }
+        for _ in 0..17 {
+            let answer = tokio::time::timeout(PATIENCE, answers.message()).await;
+            let answer = answer.expect("it is answered in time").unwrap().unwrap();
+            assert!(matches!(answer.result, Some(Outcome::Written(_))), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_takes_no_answers_keeps_nothing_from_others() {
     let broker = broker(&["queued.max.request.bytes=16777216"]);
     let channel = connect(&broker).await;

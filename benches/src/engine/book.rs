@@ -1,5 +1,7 @@
 //! When a run's window begins and ends, and what counts inside it.
 
+use std::cell::RefCell;
+
 use super::{DRAIN, Mark, Pace, Plan, Tally};
 use crate::clock::{self, Nanos};
 use crate::error::LoadError;
@@ -173,5 +175,29 @@ impl<'a> Book<'a> {
                 self.tally.error_code.get_or_insert(code);
             }
         }
+    }
+}
+
+/// A book that the tasks of one thread write into.
+pub(super) struct SharedBook<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) book: RefCell<Book<'a>>,
+    mark: RefCell<&'a mut dyn FnMut(Mark)>,
+}
+
+impl<'a> SharedBook<'a> {
+    pub(super) fn new(plan: &'a Plan, mark: &'a mut dyn FnMut(Mark)) -> Self {
+        Self { plan, book: RefCell::new(Book::new(plan)), mark: RefCell::new(mark) }
+    }
+
+    /// Goes on to the next phase when it is time; what time it is.
+    pub(super) fn turn(&self) -> Nanos {
+        let now = clock::now();
+        self.book.borrow_mut().turn(now, &mut **self.mark.borrow_mut());
+        now
+    }
+
+    pub(super) fn into_tally(self) -> Tally {
+        self.book.into_inner().tally
     }
 }

@@ -4,7 +4,6 @@
 //! One thread. A connection has one stream: `ProduceStream` with so many requests in flight, or `Consume` of one
 //! partition as batches, from its start again whenever it comes to its end.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +27,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::book::{Book, Schedule};
+use super::book::{Schedule, SharedBook};
 use super::{BACKLOG_MAX, Mark, Pace, Partitions, Plan, Tally, Work};
 use crate::batch::Noise;
 use crate::clock::{self, Nanos};
@@ -58,42 +57,28 @@ pub(super) fn run(
 ) -> Result<Tally, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(LoadError::io("starting a runtime"))?;
-    let run = Run { plan, book: RefCell::new(Book::new(plan)), mark: RefCell::new(mark) };
-    runtime.block_on(run.all(address))?;
-    Ok(run.book.into_inner().tally)
+    let run = SharedBook::new(plan, mark);
+    runtime.block_on(drive(&run, address))?;
+    Ok(run.into_tally())
 }
 
-/// What the connections of a run share.
-struct Run<'a> {
-    plan: &'a Plan,
-    book: RefCell<Book<'a>>,
-    mark: RefCell<&'a mut dyn FnMut(Mark)>,
-}
-
-impl Run<'_> {
-    async fn all(&self, address: SocketAddr) -> Result<(), LoadError> {
-        let mut streams = Vec::new();
-        for index in 0..self.plan.connections {
-            streams.push(Stream::open(self, index, address).await?);
-        }
-        self.book.borrow_mut().start(clock::now());
-        if let Some(schedule) = self.book.borrow().schedule() {
-            let told = tell_due(schedule, streams.len());
-            streams.iter_mut().zip(told).for_each(|(stream, told)| stream.due = Some(told));
-        }
-        try_join_all(streams.into_iter().map(Stream::drive)).await.map(drop)
+/// Opens a stream a connection, and serves them all until the run is over.
+async fn drive(run: &SharedBook<'_>, address: SocketAddr) -> Result<(), LoadError> {
+    let mut streams = Vec::new();
+    for index in 0..run.plan.connections {
+        streams.push(Stream::open(run, index, address).await?);
     }
-
-    fn turn(&self) -> Nanos {
-        let now = clock::now();
-        self.book.borrow_mut().turn(now, &mut **self.mark.borrow_mut());
-        now
+    run.book.borrow_mut().start(clock::now());
+    if let Some(schedule) = run.book.borrow().schedule() {
+        let told = tell_due(schedule, streams.len());
+        streams.iter_mut().zip(told).for_each(|(stream, told)| stream.due = Some(told));
     }
+    try_join_all(streams.into_iter().map(Stream::drive)).await.map(drop)
 }
 
 /// One connection and its stream.
 struct Stream<'r, 'a> {
-    run: &'r Run<'a>,
+    run: &'r SharedBook<'a>,
     requests: SendStream<Sent>,
     answers: Messages,
     /// Open loop: when a request is due.
@@ -108,7 +93,11 @@ struct Stream<'r, 'a> {
 }
 
 impl<'r, 'a> Stream<'r, 'a> {
-    async fn open(run: &'r Run<'a>, index: usize, address: SocketAddr) -> Result<Self, LoadError> {
+    async fn open(
+        run: &'r SharedBook<'a>,
+        index: usize,
+        address: SocketAddr,
+    ) -> Result<Self, LoadError> {
         let mut door = connect(address).await?;
         let (path, partitions) = match run.plan.work {
             Work::Produce { partitions: Partitions::PerConnection(count), .. }

@@ -37,8 +37,6 @@ const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// Requests taken before others have their turn.
 const TAKEN_AT_ONCE_MAX: usize = 64;
-/// How soon is looked again for a request that is too late, when none is under way.
-const ALARM_MIN: Duration = Duration::from_secs(1);
 /// Answers that wait for the client.
 const ANSWERS_MAX: usize = 64;
 
@@ -105,6 +103,16 @@ struct InFlight {
 /// The client takes no more answers.
 struct Closed;
 
+/// How far the requests that have arrived are read.
+enum Reading {
+    /// All of them: the next one wakes the task.
+    Waiting,
+    /// Not further for now, because of a limit, or one that must be prepared first.
+    Paused,
+    /// Others have their turn; there may be more.
+    More,
+}
+
 enum State {
     Refused(BrokerError),
     Written {
@@ -137,7 +145,7 @@ impl Exchange {
                     self.end = Some(Err(errors::status(&BrokerError::ShuttingDown)));
                 }
                 self.poll_preparing(context);
-                let is_all = self.poll_arrived(context);
+                let reading = self.poll_arrived(context);
                 self.poll_alarm(alarm.as_mut(), context);
                 if self.answer_done().is_err() {
                     return Poll::Ready(Ok(()));
@@ -145,13 +153,18 @@ impl Exchange {
                 if self.is_over() {
                     return Poll::Ready(self.end.take().unwrap_or(Ok(())));
                 }
-                if is_all && self.poll_room(context).is_pending() {
-                    return Poll::Pending;
-                }
-                if !is_all {
-                    // Others have their turn.
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
+                match reading {
+                    Reading::More => {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    // The answers made room: nothing would wake this task for requests that nobody asked for.
+                    Reading::Paused if self.may_read() => {}
+                    Reading::Paused | Reading::Waiting => {
+                        if self.poll_room(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
                 }
             }
         })
@@ -169,21 +182,21 @@ impl Exchange {
             && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
     }
 
-    /// Takes what is here, so that partitions get it as one. False when there may be more.
-    fn poll_arrived(&mut self, context: &mut Context<'_>) -> bool {
+    /// Takes what is here, so that partitions get it as one.
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Reading {
         let mut posted = Posted::default();
         for _ in 0..TAKEN_AT_ONCE_MAX {
             if !self.may_read() {
-                return true;
+                return Reading::Paused;
             }
             match Pin::new(&mut self.requests).poll_next(context) {
-                Poll::Pending => return true,
+                Poll::Pending => return Reading::Waiting,
                 Poll::Ready(None) => self.end = Some(Ok(())),
                 Poll::Ready(Some(Err(status))) => self.end = Some(Err(status)),
                 Poll::Ready(Some(Ok(request))) => self.take(request, context, &mut posted),
             }
         }
-        false
+        Reading::More
     }
 
     fn take(&mut self, request: ProduceRequest, context: &mut Context<'_>, posted: &mut Posted) {
@@ -209,18 +222,16 @@ impl Exchange {
         }
     }
 
-    /// The oldest request has the first deadline. The alarm is set anew only when it rings: far less often than requests
-    /// come.
+    /// Times out what is too late. The alarm is set anew only when it rings, far less often than requests come: none that
+    /// comes later has an earlier deadline.
     fn poll_alarm(&self, mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>) {
         while alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            let deadline = self.in_flight.front().and_then(InFlight::deadline);
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                self.in_flight.iter().take(1).for_each(InFlight::time_out);
-            }
-            let behind = self.in_flight.get(1).and_then(InFlight::deadline);
-            let next = deadline.filter(|it| *it > now).or(behind.filter(|it| *it > now));
-            alarm.as_mut().reset(next.unwrap_or(now + ALARM_MIN));
+            let is_late = |it: &&InFlight| it.deadline().is_some_and(|deadline| deadline <= now);
+            self.in_flight.iter().filter(is_late).for_each(InFlight::time_out);
+            let mut deadlines = self.in_flight.iter().filter_map(InFlight::deadline);
+            let next = deadlines.find(|deadline| *deadline > now);
+            alarm.as_mut().reset(next.unwrap_or(now + Duration::from_millis(TIMEOUT_MS)));
         }
     }
 
